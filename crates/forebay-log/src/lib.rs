@@ -1,12 +1,14 @@
-//! Bridge from [`log`] to [`forebay`]: a logger that makes a record of every line and never waits for a file.
+//! Bridge from [`log`] to [`forebay`]: a logger that makes a record of every line, which another thread writes.
 //!
-//! What is lost when a sink is too slow is counted by its reason, and marked at its place in the output. [`Logger`] has an example.
+//! It waits for no file, but for one case: an `Error` is critical, and waits a moment where the lane of critical events is full (see the
+//! table). What is lost when a sink is too slow is counted by its reason, and marked at its place in the output. [`Logger`] has an example.
 //!
 //! # What happens when
 //!
 //! | when | then |
 //! |---|---|
 //! | a sink is too slow | the oldest records are evicted, as [`Overflow`](forebay::Overflow) of the collector says; a record `forebay.gap` stands where they are missing |
+//! | an `Error` finds the lane of critical events full | it waits for space for at most [`critical_timeout`](forebay::Config::critical_timeout), 100 ms by default, and is rejected and counted then; [`Logger::priority`] gives it another priority |
 //! | a sink, or a library that it uses, logs | on the threads that deliver, the line is left out and counted ([`Counts::own_thread`]); for threads of its own, see [`Logger::ignore`] |
 //! | a `Debug` or `Display` panics | its field says `(panicked: MESSAGE)`; the line is counted and goes on (with `panic = "abort"` the process ends) |
 //! | a `Debug` logs | its line is collected; more than four within each other are left out and counted |

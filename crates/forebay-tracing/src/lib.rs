@@ -1,6 +1,7 @@
 //! Bridge from [`tracing`] to [`forebay`]: a layer that makes records of events, and a writer for those who keep their formatter.
 //!
-//! Neither waits for a file. What is lost when a sink is too slow is counted by its reason, and marked at its place in the output.
+//! Neither waits for a file, but for one case: an `ERROR` is critical, and waits a moment where the lane of critical events is full (see
+//! the table). What is lost when a sink is too slow is counted by its reason, and marked at its place in the output.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,6 +44,7 @@
 //! | when | then |
 //! |---|---|
 //! | a sink is too slow | the oldest events are evicted, as [`Overflow`](forebay::Overflow) of the collector says; a record `forebay.gap`, or a line, stands where they are missing |
+//! | an `ERROR` finds the lane of critical events full | it waits for space for at most [`critical_timeout`](forebay::Config::critical_timeout), 100 ms by default, and is rejected and counted then; [`CollectorLayer::priority`] gives it another priority |
 //! | a sink, or a library that it uses, logs | on the threads that deliver, the event is left out and counted ([`Counts::own_thread`]); for threads of its own, see [`CollectorLayer::ignore`] |
 //! | a `Debug` or `Display` panics | its field says `(panicked: MESSAGE)`; the event is counted and goes on (with `panic = "abort"` the process ends) |
 //! | a `Debug` logs | its event is collected; more than four within each other are left out and counted |

@@ -54,7 +54,8 @@ impl fmt::Debug for Line {
     }
 }
 
-/// Writer for the formatters of tracing-subscriber that never waits for the disk: what [`non_blocking`](crate::non_blocking) returns.
+/// Writer for the formatters of tracing-subscriber that never waits for the disk: what [`non_blocking`](crate::non_blocking) returns. Lines
+/// have no level here, and none of them is critical.
 ///
 /// Each call of `write` is one event of the collector: a formatter writes an event at once. It never fails. What is lost, the
 /// collector counts, and [`LinesSink`] marks where.

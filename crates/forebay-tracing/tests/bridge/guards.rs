@@ -177,6 +177,38 @@ fn messages_of_a_megabyte_stay_within_the_byte_budget() {
 }
 
 #[test]
+fn an_error_waits_for_space_in_a_full_lane_as_long_as_the_settings_say_and_not_at_all_with_another_priority()
+{
+    let gate = Gate::closed();
+    let collector = Collector::builder()
+        .flush(FlushStrategy::Size { events: 1 })
+        .critical_capacity(1)
+        .critical_timeout(Duration::from_millis(20))
+        .sink(gate.sink())
+        .start()
+        .unwrap();
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    let (plain, plain_guard) = forebay_tracing::layer(collector.clone());
+    let plain = plain.priority(tracing::Level::ERROR, Priority::Normal);
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        tracing::error!("it is with the sink");
+        gate.await_arrivals(1);
+        tracing::error!("it fills the lane");
+        let begun = std::time::Instant::now();
+        tracing::error!("no space");
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+    });
+    assert_eq!((collector.stats().rejected.full, collector.stats().waits), (1, 1));
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(plain), || {
+        tracing::error!("normal");
+    });
+    gate.open();
+    assert_eq!(guard.stop().to_string(), "3 processed, 1 lost: 1 rejected as full");
+    assert_eq!(law(&collector, 4).waits, 1);
+    drop(plain_guard);
+}
+
+#[test]
 fn a_guard_reports_at_its_drop_and_ends_by_its_deadline() {
     let gate = Gate::closed();
     let collector =
