@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::collector::{Collector, StopError};
 use crate::event::{Event, Formatted, Priority, Record, Text};
 use crate::stats::{SinkStats, Stats, StopReport};
-use crate::sync::{Arc, Ordering, PlainU64, catch_panic};
+use crate::sync::{Arc, Ordering, PlainU64, catch_panic, worker_of};
 
 /// Number of events that may be within each other.
 const MAX_DEPTH: u32 = 4;
@@ -76,8 +76,10 @@ impl<E: Event> Bridge<E> {
         Guard { bridge: self.clone(), timeout, on_stop: None, is_stopped: false }
     }
 
-    /// Begins an event, which ends when the value is dropped. Returns `None`, and counts the event, on a thread that delivers, and
-    /// within four other events.
+    /// Begins an event, which ends when the value is dropped. Returns `None`, and counts the event, on a thread that delivers for any
+    /// collector, and within four other events.
+    ///
+    /// For any: two bridges whose sinks log would hand their events to one another without an end.
     #[inline]
     pub fn enter(&self) -> Option<Entered> {
         self.enter_or(add)
@@ -103,7 +105,7 @@ impl<E: Event> Bridge<E> {
     #[inline]
     fn enter_or(&self, refuse: impl FnOnce(&PlainU64)) -> Option<Entered> {
         let depth = DEPTH.get();
-        if self.collector.is_worker_thread() {
+        if worker_of() != 0 {
             refuse(&self.counters.own_thread);
             return None;
         }
@@ -189,7 +191,8 @@ impl Drop for Entered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Events of the threads that deliver: a sink, or a library that it uses, has logged. They would lead to one another without an end.
+    /// Events of the threads that deliver, for this collector or another one: a sink, or a library that it uses, has logged. They would
+    /// lead to one another without an end.
     pub own_thread: u64,
     /// Events within four other events: a `Debug` that logs itself.
     pub too_deep: u64,

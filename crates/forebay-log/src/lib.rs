@@ -9,7 +9,7 @@
 //! |---|---|
 //! | a sink is too slow | the oldest records are evicted, as [`Overflow`](forebay::Overflow) of the collector says; a record `forebay.gap` stands where they are missing |
 //! | an `Error` finds the lane of critical events full | it waits for space for at most [`critical_timeout`](forebay::Config::critical_timeout), 100 ms by default, and is rejected and counted then; [`Logger::priority`] gives it another priority |
-//! | a sink, or a library that it uses, logs | on the threads that deliver, the line is left out and counted ([`Counts::own_thread`]); for threads of its own, see [`Logger::ignore`] |
+//! | a sink, or a library that it uses, logs | on the threads that deliver, also for another collector, the line is left out and counted ([`Counts::own_thread`]); for threads of its own, see [`Logger::ignore`] |
 //! | a `Debug` or `Display` panics | its field says `(panicked: MESSAGE)`; the line is counted and goes on (with `panic = "abort"` the process ends) |
 //! | a `Debug` logs | its line is collected; more than four within each other are left out and counted |
 //! | a text is longer than 1 MiB | it is cut, ends with `…`, and is counted ([`Logger::max_text_bytes`]) |

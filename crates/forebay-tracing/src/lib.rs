@@ -45,7 +45,7 @@
 //! |---|---|
 //! | a sink is too slow | the oldest events are evicted, as [`Overflow`](forebay::Overflow) of the collector says; a record `forebay.gap`, or a line, stands where they are missing |
 //! | an `ERROR` finds the lane of critical events full | it waits for space for at most [`critical_timeout`](forebay::Config::critical_timeout), 100 ms by default, and is rejected and counted then; [`CollectorLayer::priority`] gives it another priority |
-//! | a sink, or a library that it uses, logs | on the threads that deliver, the event is left out and counted ([`Counts::own_thread`]); for threads of its own, see [`CollectorLayer::ignore`] |
+//! | a sink, or a library that it uses, logs | on the threads that deliver, also for another collector, the event is left out and counted ([`Counts::own_thread`]); for threads of its own, see [`CollectorLayer::ignore`] |
 //! | a `Debug` or `Display` panics | its field says `(panicked: MESSAGE)`; the event is counted and goes on (with `panic = "abort"` the process ends) |
 //! | a `Debug` logs | its event is collected; more than four within each other are left out and counted |
 //! | a text is longer than 1 MiB | it is cut, ends with `…`, and is counted ([`CollectorLayer::max_text_bytes`]); the collector has its [byte budget](forebay::Config::max_bytes) beside that |

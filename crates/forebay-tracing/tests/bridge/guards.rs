@@ -77,6 +77,35 @@ fn on_a_thread_that_delivers_only_events_that_somebody_wants_count_as_kept_away(
     assert_eq!((counts.own_thread, counts.ignored, report.lost()), (0, 1, 0));
 }
 
+#[test]
+fn two_layers_whose_sinks_log_do_not_feed_each_other() {
+    alone!();
+    let (first, second) = (MemorySink::new(), MemorySink::new());
+    let collector = |memory: &MemorySink| {
+        let talks = from_fn("talks", |_: &Batch| {
+            tracing::info!("a sink logs");
+            Ok(())
+        });
+        Collector::builder().sink(memory.clone()).sink(talks.isolated(8)).start().unwrap()
+    };
+    let (one, other) = (collector(&first), collector(&second));
+    let ((layer, guard), (other_layer, other_guard)) =
+        (forebay_tracing::layer(one.clone()), forebay_tracing::layer(other.clone()));
+    let subscriber = tracing_subscriber::registry().with(layer).with(other_layer);
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    tracing::info!("from the loop");
+    one.flush().unwrap();
+    other.flush().unwrap();
+    // Each sink has logged once, and neither line came anywhere.
+    assert_eq!((guard.stop().counts.own_thread, other_guard.stop().counts.own_thread), (2, 2));
+    law(&one, 1);
+    law(&other, 1);
+    assert_eq!(
+        (messages(&first.events()), messages(&second.events())),
+        (vec!["from the loop"], vec!["from the loop"])
+    );
+}
+
 struct Panics;
 
 impl fmt::Debug for Panics {
