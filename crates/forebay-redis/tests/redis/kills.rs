@@ -2,19 +2,20 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use forebay::sink::{RetryPolicy, Sink, SinkExt};
-use forebay::{Collector, FlushStrategy, Record};
+use forebay::{Collector, FlushStrategy, Overflow, Record};
 use forebay_history::{EventQuery, History};
 use forebay_redis::{RedisHistory, RedisSink};
 
 use crate::delivery::batches;
 use crate::server::RedisServer;
-use crate::support::{LONG, law};
+use crate::support::{Killed, LONG, law, until};
 
 /// Tries again for as long as a test may take.
 pub fn patient() -> RetryPolicy {
@@ -62,6 +63,52 @@ fn a_server_that_is_killed_loses_nothing_and_doubles_nothing() {
     assert_eq!(found, (0..step as u64).collect::<Vec<_>>());
     let account = history.account().unwrap();
     assert_eq!((account.redriven, account.absent, account.removed), (0, 0, 0));
+}
+
+/// Collects into the server whose URL it is given, for the test below, until it is killed.
+#[test]
+fn collects_until_it_is_killed() {
+    let Ok(url) = std::env::var(URL) else { return };
+    let sink = RedisSink::open(&url).unwrap().stream("s").max_entry_bytes(500);
+    let builder = Collector::builder().flush(FlushStrategy::Size { events: 10 }).batch_size(10);
+    let collector = builder.overflow(Overflow::Block { timeout: LONG }).sink(sink).start().unwrap();
+    for step in 0.. {
+        collector.collect(Record::integer("tick", step).with_step(step as u64));
+    }
+}
+
+/// The variable with that URL.
+const URL: &str = "FOREBAY_REDIS_URL_OF_A_TEST";
+
+#[test]
+fn a_producer_that_is_killed_leaves_whole_batches_without_a_hole() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut written = 0;
+    for kill in 0..kills() {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "kills::collects_until_it_is_killed", "--nocapture"])
+            .env(URL, server.url())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut child = Killed(child);
+        let enough = written + 10 + kill * 37 % 50;
+        until("it has delivered something", || server.length("s") > enough);
+        child.0.kill().unwrap();
+        child.0.wait().unwrap();
+        written = server.length("s");
+    }
+    let history = RedisHistory::open(&server.url(), "s").unwrap();
+    let account = history.account().unwrap();
+    assert_eq!((account.writers, account.absent, account.removed), (kills(), 0, 0));
+    // Each one begins with 0, and goes on without a hole.
+    let mut expected = 0;
+    for record in history.query(&EventQuery::new()).unwrap() {
+        let step = record.step().unwrap();
+        assert!(step == expected || step == 0 && expected > 0, "{step} in the place of {expected}");
+        expected = step + 1;
+    }
 }
 
 /// Passes on what comes to it, but of some answers that are so numbered: there it hangs up.
