@@ -76,6 +76,8 @@ struct State {
     gap: u64,
     /// A request that said so was not taken.
     is_gap_refused: bool,
+    /// A request was taken. It may have had the gap alone.
+    is_begun: bool,
     /// Number of events that cannot be delivered.
     failed: u64,
     /// Number of events that were.
@@ -197,6 +199,7 @@ impl OtlpSink {
                     let rejected = answer.rejected.min(taken);
                     state.failed += rejected;
                     state.delivered += taken - rejected;
+                    state.is_begun = true;
                     if state.signal == Signal::Logs && !state.is_gap_refused {
                         state.gap = 0;
                     }
@@ -249,13 +252,13 @@ impl<E: Event + AsRef<Record>> Sink<E> for OtlpSink {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         let missing = self.missing.before(batch);
         let resumed = self.progress.take().filter(|progress| progress.id == id_of(batch));
-        let is_resumed = resumed.is_some();
         let mut state = resumed.map_or(
             State {
                 signal: Signal::Logs,
                 next: 0,
                 gap: missing,
                 is_gap_refused: false,
+                is_begun: false,
                 failed: 0,
                 delivered: 0,
                 message: None,
@@ -268,11 +271,11 @@ impl<E: Event + AsRef<Record>> Sink<E> for OtlpSink {
         loop {
             if let Err(error) = self.send(batch, &mut state) {
                 let failed = offered - state.delivered.min(offered);
-                if state.delivered == 0 && !is_resumed {
+                if !state.is_begun {
                     self.missing.add(batch);
                     return Err(error);
                 }
-                self.missing.mark_reported(state.gap.saturating_add(failed));
+                self.missing.mark_written(state.gap, failed);
                 let (id, batch) = (id_of(batch), Box::new(batch.clone()));
                 self.progress = Some(Progress { _batch: batch, id, state });
                 return Err(error.with_failed_events(failed).resumable());
@@ -282,10 +285,10 @@ impl<E: Event + AsRef<Record>> Sink<E> for OtlpSink {
                 _ => break,
             }
         }
-        if state.delivered == 0 && state.failed > 0 && !is_resumed {
+        if !state.is_begun && state.failed > 0 {
             self.missing.add(batch);
         } else {
-            self.missing.mark_reported(state.gap.saturating_add(state.failed));
+            self.missing.mark_written(state.gap, state.failed);
         }
         match state.message {
             None => Ok(()),

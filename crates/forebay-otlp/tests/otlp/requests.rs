@@ -179,3 +179,71 @@ fn a_gap_that_could_not_be_said_is_said_later() {
     let gaps: Vec<_> = requests.iter().map(|logs| logs[0].body.clone().unwrap().value.unwrap()).collect();
     assert_eq!(gaps, [IntValue(5), IntValue(6), IntValue(7)]);
 }
+
+/// Returns the gap of each request, or the number of points of one for metrics.
+fn seen(server: &Server, requests: usize) -> Vec<String> {
+    let of = |request: crate::server::Request| {
+        if request.line.contains("/v1/metrics") {
+            return format!("{} points", metrics(&request.body).len());
+        }
+        let logs = logs(&request.body);
+        let gap = logs.iter().find(|log| log.event_name == "forebay.gap").and_then(|log| log.body.clone());
+        match gap.and_then(|gap| gap.value) {
+            Some(IntValue(gap)) => format!("{} logs with gap {gap}", logs.len()),
+            _ => format!("{} logs", logs.len()),
+        }
+    };
+    (0..requests).map(|_| of(server.request())).collect()
+}
+
+fn numbers(events: i64) -> Batch {
+    Batch::from_events((0..events).map(|number| Record::integer(number.to_string(), number)).collect())
+}
+
+#[test]
+fn a_gap_that_was_said_is_not_said_again_though_all_metrics_are_refused() {
+    let no = || reply("404 Not Found", &[], b"");
+    let server = Server::start(vec![no(), ok(), no(), ok(), no(), ok()]);
+    let mut sink = OtlpSink::builder().endpoint(server.url()).metrics(true).build().unwrap();
+    for (round, expected) in
+        [vec!["3 points"], vec!["1 logs with gap 3", "2 points"], vec!["1 logs with gap 2", "4 points"]]
+            .iter()
+            .enumerate()
+    {
+        let error = sink.write_batch(&numbers([3, 2, 4][round])).unwrap_err();
+        assert_eq!((error.is_transient(), error.failed_events()), (false, Some([3, 2, 4][round] as u64)));
+        assert_eq!(seen(&server, expected.len()), *expected);
+    }
+    sink.write_batch(&Batch::from_events(vec![Record::new("a")])).unwrap();
+    assert_eq!(seen(&server, 1), ["2 logs with gap 4"]);
+}
+
+#[test]
+fn a_gap_that_was_said_is_not_said_again_with_each_try() {
+    let server = Server::start(vec![ok(), busy(), busy(), ok()]);
+    let mut sink = OtlpSink::builder().endpoint(server.url()).metrics(true).build().unwrap();
+    let mut batch = numbers(3);
+    batch.add_gap(7);
+    for _ in 0..2 {
+        let error = sink.write_batch(&batch).unwrap_err();
+        assert!(error.is_transient() && error.is_resumable(), "{error}");
+        assert_eq!(error.failed_events(), Some(3));
+    }
+    sink.write_batch(&batch).unwrap();
+    assert_eq!(seen(&server, 4), ["1 logs with gap 7", "3 points", "3 points", "3 points"]);
+    sink.write_batch(&numbers(1)).unwrap();
+    assert_eq!(seen(&server, 1), ["1 points"], "nothing is missing");
+    assert!(server.has_no_request());
+}
+
+#[test]
+fn a_gap_was_said_by_a_request_all_of_whose_events_are_rejected() {
+    // partial_success { rejected_log_records: 99 }
+    let server = Server::start(vec![reply("200 OK", &[], b"\x0a\x02\x08\x63"), ok()]);
+    let mut sink = OtlpSink::builder().endpoint(server.url()).build().unwrap();
+    let mut batch = numbers(3);
+    batch.add_gap(7);
+    assert_eq!(sink.write_batch(&batch).unwrap_err().failed_events(), Some(3));
+    sink.write_batch(&numbers(1)).unwrap();
+    assert_eq!(seen(&server, 2), ["4 logs with gap 7", "2 logs with gap 3"]);
+}
