@@ -115,6 +115,12 @@ impl SinkError {
         self.is_resumable
     }
 
+    /// Says that the sink does not go on: what is offered next is another batch to it.
+    pub(super) fn not_resumable(mut self) -> Self {
+        self.is_resumable = false;
+        self
+    }
+
     /// Adds how long the destination asks to be left alone, such as by `Retry-After` of HTTP. A
     /// [`Retry`](crate::sink::Retry) waits that long at least. Bound what comes from outside.
     pub fn with_retry_after(mut self, wait: Duration) -> Self {

@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::event::Record;
 
 /// Sink for the events that a function chooses. Made by [`SinkExt::filter`](crate::sink::SinkExt::filter). An event at which the function panics fails alone,
-/// and is reported to the sink inside by the [`gap`](Batch::gap).
+/// and is reported to the sink inside by the [`gap`](Batch::gap). As with a [`Map`](crate::sink::Map), a retry belongs inside of it.
 pub struct Filter<S, F, E = Record> {
     sink: S,
     is_in: F,

@@ -9,6 +9,9 @@ use crate::batch::Batch;
 
 /// Sink that gets what a function makes of the events. Made by [`SinkExt::map`](crate::sink::SinkExt::map). An event at which the function panics fails
 /// alone, and is reported to the sink inside by the [`gap`](Batch::gap).
+///
+/// A [`retry`](crate::sink::SinkExt::retry) belongs inside of it: outside, a batch that failed in part is not tried again, because the sink inside
+/// gets another batch with each try.
 pub struct Map<S, F, E, T> {
     sink: S,
     make: F,
@@ -33,7 +36,9 @@ impl<S: Sink<T>, F: FnMut(&E) -> T + Send, E, T> Sink<E> for Map<S, F, E, T> {
         // They were made by user code, which may have forked.
         batch.check()?;
         panics.mark(&mut part);
-        panics.join(self.sink.write_batch(&part), part.len())
+        // The next try makes another batch.
+        let written = self.sink.write_batch(&part).map_err(SinkError::not_resumable);
+        panics.join(written, part.len())
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {

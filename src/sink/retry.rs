@@ -138,7 +138,8 @@ impl RetryPolicy {
 ///
 /// * Only a batch that failed by an error that is [transient](SinkError::is_transient) is tried again, and only if it failed as a
 ///   whole or the sink [remembers](SinkError::resumable) which events failed: of others that failed in part, nobody knows which
-///   events would be delivered twice. Nor is one that panicked.
+///   events would be delivered twice. Nor is one that panicked. Put it inside of a map, a filter and a route: they make another batch
+///   with each try, which no sink remembers.
 /// * Where the destination asks for a [longer wait](SinkError::retry_after) than the policy has, that is waited. The policy alone says
 ///   how often, and for how long in all ([`RetryPolicy::max_elapsed`]).
 /// * It waits on a thread of its own: a chain with a retry is [`isolated`](crate::sink::SinkExt::isolated), by a queue of 64 batches unless

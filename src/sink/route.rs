@@ -13,7 +13,7 @@ use crate::pattern::Pattern;
 /// Sink for the events of some names. Made by [`SinkExt::route`](crate::sink::SinkExt::route).
 ///
 /// To the sink inside, what is passed over looks like numbers that are missing without a [`gap`](Batch::gap). An event whose
-/// [`name`](Event::name) panics fails alone, and is reported by the gap.
+/// [`name`](Event::name) panics fails alone, and is reported by the gap. As with a [`Map`](crate::sink::Map), a retry belongs inside of it.
 pub struct Route<S, E = Record> {
     sink: S,
     /// Patterns without a wildcard.
@@ -68,7 +68,8 @@ pub(super) fn offer<E: Clone>(
     let mut part = batch.with_events(events);
     batch.check()?;
     panics.mark(&mut part);
-    let written = sink.write_batch(&part).map_err(|error| error.of_part(part.len() as u64));
+    // The next try makes another batch.
+    let written = sink.write_batch(&part).map_err(|error| error.of_part(part.len() as u64).not_resumable());
     panics.join(written, part.len())
 }
 

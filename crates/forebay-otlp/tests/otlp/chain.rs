@@ -6,6 +6,8 @@ use std::time::Duration;
 use forebay::sink::{BreakerPolicy, BreakerState, DeadLetters, MemorySink, RetryPolicy, SinkExt};
 use forebay::{Collector, Outcome, Record};
 use forebay_otlp::OtlpSink;
+use opentelemetry_proto::tonic::common::v1::any_value::Value::IntValue;
+use opentelemetry_proto::tonic::logs::v1::LogRecord as Log;
 
 use crate::mapping::logs;
 use crate::server::{Gate, Reply, Server, ok, reply};
@@ -55,6 +57,52 @@ fn a_batch_that_failed_in_part_is_tried_again_and_no_event_comes_twice() {
         assert_eq!(logs(&server.request().body).len(), 1);
     }
     assert!(server.has_no_request());
+}
+
+#[test]
+fn a_wrapper_that_makes_other_batches_sends_nothing_twice_and_a_retry_inside_of_it_goes_on() {
+    type Chain = fn(OtlpSink) -> Box<dyn forebay::sink::Sink>;
+    let chains: [(Chain, bool, u64); 4] = [
+        (|otlp| Box::new(otlp.map(|record: &Record| record.clone()).retry(at_once(3))), false, 1),
+        (|otlp| Box::new(otlp.filter(|record: &Record| record.name() != "no").retry(at_once(3))), true, 1),
+        (|otlp| Box::new(otlp.route("a").retry(at_once(3))), true, 1),
+        (|otlp| Box::new(otlp.retry(at_once(3)).map(|record: &Record| record.clone())), false, 3),
+    ];
+    for (chain, has_other, delivered) in chains {
+        let server = Server::start(vec![ok(), busy(), ok()]);
+        let otlp =
+            OtlpSink::builder().endpoint(server.url()).timeout(LONG).max_request_bytes(4096).build().unwrap();
+        let collector = Collector::builder().flush(HOURLY).sink(chain(otlp)).start().unwrap();
+        for step in 0..3 {
+            collector.collect(Record::text("a", "x".repeat(2500)).with_step(step));
+        }
+        if has_other {
+            collector.collect(Record::new("no"));
+        }
+        _ = collector.flush_timeout(LONG);
+        collector.collect(Record::new("a"));
+        collector.stop().unwrap();
+        let stats = support::law(&collector, 4 + u64::from(has_other));
+        assert_eq!(stats.sink("otlp").unwrap().failed, 3 - delivered);
+        let mut came = Vec::new();
+        while came.iter().filter(|log: &&Log| log.event_name == "a" && log.body.is_none()).count() == 0 {
+            came.extend(logs(&server.request().body));
+        }
+        // The second was refused once with its request.
+        let of_step = |step| came.iter().filter(|log| step_of(log) == Some(step)).count();
+        assert_eq!([of_step(0), of_step(1), of_step(2)], if delivered == 3 { [1, 2, 1] } else { [1, 1, 0] });
+        let gaps = came.iter().filter(|log| log.event_name == "forebay.gap");
+        let gaps: Vec<_> = gaps.map(|log| log.body.clone().unwrap().value.unwrap()).collect();
+        assert_eq!(gaps, if delivered == 3 { vec![] } else { vec![IntValue(2)] });
+    }
+}
+
+fn step_of(log: &Log) -> Option<i64> {
+    let step = log.attributes.iter().find(|attribute| attribute.key == "forebay.step")?;
+    match step.value.clone()?.value? {
+        IntValue(step) => Some(step),
+        _ => None,
+    }
 }
 
 #[test]
