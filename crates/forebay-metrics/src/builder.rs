@@ -119,7 +119,8 @@ impl Builder {
 
 /// Owner of the thread that samples a recorder. Its drop is a [`stop`](Self::stop).
 ///
-/// It holds a handle of the collector. Stop it before the collector: what is recorded after the last sample is in no event.
+/// It holds a handle of the collector until then, which the recorder does not. Stop it before the collector: what is recorded after the last
+/// sample is in no event.
 #[must_use = "its drop ends the samples"]
 pub struct Sampler {
     recorder: MetricsRecorder,
@@ -150,6 +151,7 @@ impl Drop for Sampler {
         // A sample that is being taken goes first: a counter never seems to fall.
         drop(task.wait_timeout(Duration::from_secs(1)));
         self.recorder.sample();
+        self.recorder.end();
     }
 }
 

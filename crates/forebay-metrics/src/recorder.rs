@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use arc_swap::ArcSwapOption;
 use forebay::{Collector, Event, Name, Record, Value};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
@@ -60,8 +61,12 @@ pub(crate) struct Shared {
     sampled: AtomicU64,
     /// Time when the counters began at zero.
     begun: i64,
-    collect: Box<dyn Fn(Record) -> bool + Send + Sync>,
+    /// `None` once the sampler has ended: the collector is not kept alive by those who record.
+    collect: ArcSwapOption<Collect>,
 }
+
+/// Gives a record to the collector. Returns whether that took it.
+type Collect = Box<dyn Fn(Record) -> bool + Send + Sync>;
 
 /// Recorder for the [`metrics`] facade: it keeps counters, gauges and histograms in atomic numbers, and a [`Sampler`](crate::Sampler)
 /// collects them as events once an interval. Made by [`Builder::start`](crate::Builder::start). A clone is the same recorder.
@@ -75,6 +80,7 @@ impl MetricsRecorder {
     pub(crate) fn new<E: Event + From<Record>>(collector: &Collector<E>, max_series: usize) -> Self {
         let begun = Record::new("").unix_nanos();
         let collector = collector.clone();
+        let collect: Collect = Box::new(move |record| collector.collect(record).is_queued());
         Self(Arc::new(Shared {
             counters: Registry::new(),
             gauges: Registry::new(),
@@ -86,8 +92,14 @@ impl MetricsRecorder {
             is_sampling: AtomicBool::new(false),
             sampled: AtomicU64::new(begun),
             begun: i64::try_from(begun).unwrap_or(i64::MAX),
-            collect: Box::new(move |record| collector.collect(record).is_queued()),
+            collect: ArcSwapOption::from_pointee(collect),
         }))
+    }
+
+    /// Gives the handle of the collector back.
+    pub(crate) fn end(&self) {
+        // Dropped here, and not by a thread that records: the last handle drains the collector.
+        drop(self.0.collect.swap(None));
     }
 
     /// Returns the number of series: pairs of a kind, a name and labels.
@@ -101,7 +113,7 @@ impl MetricsRecorder {
     }
 
     /// Collects what has changed since the last sample. Returns the number of records that the collector took: 0 as well where another thread is
-    /// just sampling.
+    /// just sampling, and once the [`Sampler`](crate::Sampler) has ended.
     pub fn sample(&self) -> u64 {
         // Acquire and Release: a sample sees what the one before it has marked.
         if self.0.is_sampling.swap(true, Ordering::Acquire) {
@@ -144,9 +156,11 @@ impl Drop for IsSampling<'_> {
 
 impl Shared {
     fn sample(&self) -> u64 {
+        // Whole: a sample may take long.
+        let Some(to) = self.collect.load_full() else { return 0 };
         let mut taken = 0;
         let mut collect = |record| {
-            let is_taken = (self.collect)(record);
+            let is_taken = to(record);
             taken += u64::from(is_taken);
             is_taken
         };
