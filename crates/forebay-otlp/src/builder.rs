@@ -168,7 +168,7 @@ impl OtlpBuilder {
         self
     }
 
-    /// Adds a header to every request. Its value appears in no error, log or `Debug`.
+    /// Adds a header to every request. Its value appears in no error, log or `Debug`, and its name in no error or `Debug`.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let pair = (name.into(), value.into());
         for signal in [&mut self.all, &mut self.logs, &mut self.metrics] {
@@ -273,8 +273,8 @@ impl OtlpBuilder {
         };
         let mut headers = HeaderMap::new();
         if let Some((setting, pairs)) = own.headers.as_ref().or(all.headers.as_ref()) {
-            for (name, value) in pairs {
-                insert_header(setting, &mut headers, name, value)?;
+            for (number, (name, value)) in pairs.iter().enumerate() {
+                insert_header(setting, &mut headers, number + 1, (name, value))?;
             }
         }
         let timeout = own.timeout.as_ref().or(all.timeout.as_ref());

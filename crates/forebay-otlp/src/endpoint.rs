@@ -66,29 +66,31 @@ pub(crate) fn parse_pairs(
         let decode =
             |text: &str| percent_decode_str(text.trim()).decode_utf8().map(String::from).map_err(|_| error());
         let (name, value) = (decode(name)?, decode(value)?);
-        if name.is_empty() { Err(error()) } else { Ok((name, value)) }
+        // A key in base64 ends with such signs: it is no name.
+        let is_no_pair = name.is_empty() || hides && value.bytes().all(|byte| byte == b'=');
+        if is_no_pair { Err(error()) } else { Ok((name, value)) }
     });
     parsed.collect()
 }
 
-/// Adds a header, whose value nobody shows.
+/// Adds a header, the `number`th from 1. Nobody shows its value, nor its name, in which a key may stand by mistake.
 pub(crate) fn insert_header(
     setting: &str,
     headers: &mut HeaderMap,
-    name: &str,
-    value: &str,
+    number: usize,
+    (name, value): (&str, &str),
 ) -> Result<(), OtlpError> {
+    let other = || format!("something else as header {number}");
     let key = HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| OtlpError::new(setting, "headers with valid names", shown(name)))?;
+        .map_err(|_| OtlpError::new(setting, "headers with valid names", other()))?;
     // They describe the body, which the sink makes itself.
     if ["content-type", "content-encoding", "content-length", "transfer-encoding", "host"]
         .contains(&key.as_str())
     {
         return Err(OtlpError::new(setting, "headers other than those that describe the body", key));
     }
-    let mut value = HeaderValue::from_str(value).map_err(|_| {
-        OtlpError::new(setting, "headers whose values are visible ASCII", format!("something else for {key}"))
-    })?;
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| OtlpError::new(setting, "headers whose values are visible ASCII", other()))?;
     value.set_sensitive(true);
     headers.insert(key, value);
     Ok(())
@@ -143,6 +145,10 @@ mod tests {
             error_of("a=1,secret", true),
             "LIST must be a list such as name=value,name=value, got something else as part 2"
         );
+        for key in ["a=1,c2VjcmV0==", "a=1,c2VjcmV0cw=", "a=1, c2VjcmV0 = "] {
+            let error = error_of(key, true);
+            assert!(error.ends_with("got something else as part 2"), "{error}");
+        }
         assert_eq!(
             error_of("a=1,=b", false),
             "LIST must be a list such as name=value,name=value, got \"=b\""
@@ -150,15 +156,18 @@ mod tests {
         assert!(error_of("a=%ff", false).contains("got \"a=%ff\""));
         let mut headers = HeaderMap::new();
         let mut error_of =
-            |name, value| insert_header("HEADERS", &mut headers, name, value).unwrap_err().to_string();
-        assert_eq!(error_of("a b", "secret"), "HEADERS must be headers with valid names, got \"a b\"");
+            |name, value| insert_header("HEADERS", &mut headers, 2, (name, value)).unwrap_err().to_string();
+        assert_eq!(
+            error_of("Bearer secret", "="),
+            "HEADERS must be headers with valid names, got something else as header 2"
+        );
         let error = error_of("authorization", "secret\n");
         assert_eq!(
             error,
-            "HEADERS must be headers whose values are visible ASCII, got something else for authorization"
+            "HEADERS must be headers whose values are visible ASCII, got something else as header 2"
         );
         assert!(error_of("Content-Type", "x").ends_with("got content-type"));
-        insert_header("HEADERS", &mut headers, "Authorization", "secret").unwrap();
+        insert_header("HEADERS", &mut headers, 1, ("Authorization", "secret")).unwrap();
         assert_eq!(format!("{headers:?}"), "{\"authorization\": Sensitive}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Error of a setting, which names it, its value and what is allowed. The value of a header is never shown.
+/// Error of a setting, which names it, its value and what is allowed. Neither the value nor the name of a header is ever shown.
 ///
 /// # Examples
 ///

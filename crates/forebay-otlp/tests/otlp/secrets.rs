@@ -78,10 +78,24 @@ fn no_secret_of_a_header_is_in_a_log_an_error_or_debug() {
         OtlpSink::builder().endpoint("http://127.0.0.1:1").header("a", SECRET).build().unwrap();
     let error = unreachable.write_batch(&Batch::from_events(vec![Record::new("a")])).unwrap_err();
     said.push(format!("{error} {error:?}"));
-    for header in [("bad name", SECRET), ("a", "t0ken-of-0ne\n")] {
+    for header in [("bad name", SECRET), (SECRET, "="), ("a", "t0ken-of-0ne\n")] {
         let error = OtlpSink::builder().header(header.0, header.1).build().unwrap_err();
         said.push(format!("{error} {error:?}"));
     }
+    // A key in the place of a name.
+    for list in [
+        "Bearer t0ken-of-0ne==",
+        "a=b,t0ken-of-0ne==",
+        "t0ken-of-0ne=",
+        "authorization: Basic t0ken-of-0ne=",
+        "t0ken-of-0ne:a=x",
+    ] {
+        let vars = |name: &str| (name == "OTEL_EXPORTER_OTLP_HEADERS").then(|| list.to_owned());
+        let error = OtlpBuilder::from_vars(vars).and_then(OtlpBuilder::build).unwrap_err();
+        said.push(format!("{error} {error:?}"));
+    }
+    let sink = OtlpSink::builder().header("t0ken-of-0ne", "x").build().unwrap();
+    said.push(format!("{sink:?}"));
     // The client shows every byte that it sends, and those are stars.
     let logged = std::mem::take(&mut *LOGGER.0.lock().unwrap());
     assert!(logged.iter().any(|line| line.starts_with("ureq::")), "the client has said something");
