@@ -12,7 +12,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
-use crate::endpoint::without_secrets;
+use crate::endpoint::{masked, without_secrets};
 use crate::error::{OtlpError, shown};
 use crate::secret::SecretHeaders;
 use crate::wire::{Read, read};
@@ -210,7 +210,8 @@ impl Client {
         let said = body
             .ok()
             .and_then(|body| text_of(&body))
-            .map(|text| format!(": {}", self.without_headers(&text)));
+            // Masked as it came: what is cut or escaped is not found.
+            .map(|text| format!(": {}", shown(&self.without_headers(&text))));
         let mut message = format!("{} answered {status}{}", self.shown(), said.unwrap_or_default());
         let kind = match status {
             StatusCode::TOO_MANY_REQUESTS
@@ -226,7 +227,7 @@ impl Client {
             let location =
                 response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
             let to =
-                location.map(|location| format!(" to {}", self.without_headers(&without_secrets(location))));
+                location.map(|location| format!(" to {}", shown(&self.without_headers(&masked(location)))));
             message = format!(
                 "{} redirects ({status}){}, which is not followed",
                 self.shown(),
@@ -277,10 +278,10 @@ impl Client {
         let values = self.headers.values().filter_map(|value| value.to_str().ok());
         // Also without the word before it, as in `Bearer 5ecret`.
         let parts = values.flat_map(|value| [Some(value), value.split_once(' ').map(|(_, rest)| rest)]);
-        parts
-            .flatten()
-            .filter(|part| part.len() > 3)
-            .fold(text.to_owned(), |text, part| text.replace(part, "***"))
+        let mut parts: Vec<&str> = parts.flatten().filter(|part| part.len() > 3).collect();
+        // What has another one in it goes first.
+        parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
+        parts.into_iter().fold(text.to_owned(), |text, part| text.replace(part, "***"))
     }
 
     fn shown(&self) -> String {
@@ -333,7 +334,7 @@ fn text_of(body: &[u8]) -> Option<String> {
         }
     });
     let text = status.and(message).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    Some(shown(text.trim())).filter(|_| !text.trim().is_empty())
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// Returns the wait that `Retry-After` asks for, as seconds or as a date. A longer one is cut to five minutes.
@@ -386,9 +387,8 @@ mod tests {
         for garbage in [&b"ok"[..], b"<html></html>", b"\x0a\x05\x08", b"\x0a\x02\x08\xff"] {
             assert_eq!(answer_of(garbage), None);
         }
-        assert_eq!(text_of(b"\x08\x03\x12\x02no").as_deref(), Some("\"no\""));
-        assert_eq!(text_of(b"not here\x1b[31m").as_deref(), Some("\"not here\\u{1b}[31m\""));
+        assert_eq!(text_of(b"\x08\x03\x12\x02no").as_deref(), Some("no"));
+        assert_eq!(text_of(b"not here\x1b[31m").as_deref(), Some("not here\x1b[31m"));
         assert_eq!(text_of(b" "), None);
-        assert!(text_of(&[b'x'; 1000]).is_some_and(|text| text.len() < 250));
     }
 }

@@ -20,7 +20,8 @@ pub(crate) fn parse_url(setting: &str, url: &str, path: Option<&str>) -> Result<
         return Err(error("a URL that begins with http:// where the feature `tls` is off"));
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains('@') {
+    // Also behind a slash or a question mark, which a password may have.
+    if rest.contains('@') {
         return Err(error("a URL without a user name and a password (give the header `authorization`)"));
     }
     // The client logs URLs as they are, so that a key in one would be seen.
@@ -40,14 +41,21 @@ pub(crate) fn parse_url(setting: &str, url: &str, path: Option<&str>) -> Result<
     Ok(uri)
 }
 
-/// Returns a URL without what may be secret in it: user name, password and query.
+/// Returns a URL as errors show it, without what may be secret.
 pub(crate) fn without_secrets(url: &str) -> String {
-    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?***"));
-    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let begin = if url.contains("://") { format!("{scheme}://") } else { String::new() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority.to_owned(), |(_, host)| format!("***@{host}"));
-    shown(&format!("{begin}{host}{path}{query}"))
+    shown(&masked(url))
+}
+
+/// Returns a URL without what may be secret in it: all before the last `@`, since a password may have any sign, and all behind `?` or `#`.
+pub(crate) fn masked(url: &str) -> String {
+    let is_scheme =
+        |begin: &str| begin.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let begin = url.find("://").filter(|end| url.get(..*end).is_some_and(is_scheme)).map_or(0, |end| end + 3);
+    let (scheme, rest) = url.split_at(begin);
+    let (user, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("***@", rest));
+    let (rest, query) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
+    let query = query.chars().next().map_or(String::new(), |sign| format!("{sign}***"));
+    format!("{scheme}{user}{rest}{query}")
 }
 
 /// Returns the pairs of a list such as `a=1,b=2`, decoded. Without a pair, `hides` says whether the error may show it.
@@ -128,6 +136,20 @@ mod tests {
         let error = error_of("http://user:secret@host:1/path?key=secret");
         assert!(error.ends_with("got \"http://***@host:1/path?***\""), "{error}");
         assert!(!error.contains("secret"));
+        for url in [
+            "http://user:a/secret@host:1/x",
+            "http://user:12/secret@host:1/x",
+            "http://user:a?secret@host:1/x",
+            "http://user:a#secret@host:1/x",
+            "http://user:a@secret@host:1/x",
+            "http://user:a://secret@host:1/x",
+            "user:secret://secret@host:1/x",
+            "http://host/#secret",
+            "http://user:a/secret@host:1/x?key=secret",
+        ] {
+            let error = error_of(url);
+            assert!(!error.contains("secret") && error.contains("***"), "{error}");
+        }
         let error = error_of("http://host/path?key=secret");
         assert_eq!(
             error,

@@ -108,3 +108,31 @@ fn no_secret_of_a_header_is_in_a_log_an_error_or_debug() {
     }
     assert!(said.iter().any(|line| line.contains("***")), "{said:?}");
 }
+
+#[test]
+fn a_secret_that_is_repeated_is_masked_whatever_is_cut_and_escaped() {
+    let long = format!("Bearer {}", "5ecret".repeat(150));
+    let quoted = "5ecret\"with\"quotes\\and";
+    let server = |reply| Server::start(vec![reply]);
+    for secret in [long.as_str(), quoted] {
+        let text = format!("{} {secret} {secret}", "x".repeat(150));
+        let partial =
+            [&[0x12][..], &[text.len() as u8 | 0x80, (text.len() >> 7) as u8], text.as_bytes()].concat();
+        let warning =
+            [&[0x0a][..], &[partial.len() as u8 | 0x80, (partial.len() >> 7) as u8], &partial].concat();
+        for reply in [
+            reply("403 Forbidden", &[], text.as_bytes()),
+            reply("302 Found", &[&format!("location: http://host/{text}")], b""),
+            reply("302 Found", &[&format!("location: http://host/?{text}")], b""),
+            reply("200 OK", &[], &warning),
+        ] {
+            let server = server(reply);
+            let builder =
+                OtlpSink::builder().endpoint(server.url()).header("a", "5ecret\"with").header("b", secret);
+            let mut sink = builder.build().unwrap();
+            let error =
+                sink.write_batch(&Batch::from_events(vec![Record::new("a")])).unwrap_err().to_string();
+            assert!(!error.contains("5ecr") && !error.contains("quotes") && error.contains("***"), "{error}");
+        }
+    }
+}
