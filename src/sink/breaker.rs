@@ -57,7 +57,8 @@ impl Default for BreakerPolicy {
 /// [`SinkExt::breaker`](crate::sink::SinkExt::breaker).
 ///
 /// While it is open, batches fail at once: put [`dead_letters`](crate::sink::SinkExt::dead_letters) outside of it to
-/// keep them. Those that fail with a permanent error when they are redriven say nothing to a breaker that is closed.
+/// keep them. A batch that failed in part counts as a failure where the sink would [go on](SinkError::resumable) with the rest, as after an answer
+/// that did not come, and as a success where the rest cannot be delivered. Those that fail with a permanent error when they are redriven say nothing to a breaker that is closed.
 /// Inside of a [`retry`](crate::sink::SinkExt::retry), every try counts. Put it inside of
 /// [`isolated`](crate::sink::SinkExt::isolated), which fails no batch, and of [`route`](crate::sink::SinkExt::route),
 /// which passes batches over that would count as successes. A flush always goes through.
@@ -197,8 +198,11 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
         let result = guard.0.sink.write_batch(batch);
         // The sink may have forked.
         batch.check()?;
-        // A part that cannot be delivered says nothing of the destination; the rest was delivered.
-        let error = result.as_ref().err().filter(|error| !error.is_partial(batch.len()));
+        // A part that cannot be delivered says nothing of the destination; the rest was delivered. One that is to be sent again does.
+        let is_failure = |error: &&SinkError| {
+            !error.is_partial(batch.len()) || error.is_transient() && error.is_resumable()
+        };
+        let error = result.as_ref().err().filter(is_failure);
         // Dead letters that no retry can help may be refused for what they are, each by itself.
         let is_closed = guard.0.state == BreakerState::Closed;
         let may_be_their_fault =

@@ -140,6 +140,8 @@ impl RetryPolicy {
 ///   whole or the sink [remembers](SinkError::resumable) which events failed: of others that failed in part, nobody knows which
 ///   events would be delivered twice. Nor is one that panicked. Put it inside of a map, a filter and a route: they make another batch
 ///   with each try, which no sink remembers.
+/// * A batch that failed in part, and of which the rest was given up, has failed in part: [dead letters](crate::sink::SinkExt::dead_letters) count its
+///   rest as failed, and keep no event of it, because nobody outside of the sink knows which they are.
 /// * Where the destination asks for a [longer wait](SinkError::retry_after) than the policy has, that is waited. The policy alone says
 ///   how often, and for how long in all ([`RetryPolicy::max_elapsed`]).
 /// * It waits on a thread of its own: a chain with a retry is [`isolated`](crate::sink::SinkExt::isolated), by a queue of 64 batches unless
@@ -169,12 +171,22 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         let begun = Instant::now();
         let mut retry = 0_u32;
+        // Number of events that are left of a batch that failed in part. Where it goes on, no more than that can fail, whoever says so.
+        let mut left: Option<u64> = None;
         loop {
             let Err(error) = self.sink.write_batch(batch) else { return Ok(()) };
             // The sink may have forked.
             batch.check()?;
             let error = error.with_attempts(retry.saturating_add(1));
             let is_unknown = error.is_partial(batch.len()) && !error.is_resumable();
+            if error.is_partial(batch.len()) && error.is_resumable() || left.is_some() {
+                let failed = error.failed_of(batch.len() as u64);
+                left = Some(left.map_or(failed, |left| left.min(failed)));
+            }
+            let error = match left {
+                Some(left) => error.with_failed_events(left),
+                None => error,
+            };
             if !error.is_transient() || is_unknown {
                 return Err(error);
             }

@@ -328,6 +328,32 @@ fn a_batch_that_failed_in_part_is_tried_again_if_the_sink_remembers_which_events
 }
 
 #[test]
+fn a_destination_that_takes_parts_opens_a_breaker_and_what_it_took_is_no_dead_letter() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let calling = Arc::clone(&calls);
+    // It takes three of five, and then no more.
+    let sink = from_fn("sink", move |_: &Batch<Tick>| {
+        calling.fetch_add(1, Ordering::Relaxed);
+        Err(SinkError::unavailable("busy").with_failed_events(2).resumable())
+    });
+    let mut policy = BreakerPolicy::default();
+    policy.failures = 2;
+    let (breaker, letters) = (sink.breaker(policy), DeadLetters::new(100));
+    let watch = breaker.watch();
+    let chain = breaker.retry(RetryPolicy::fixed(Duration::ZERO, 5)).dead_letters(&letters);
+    let collector = ticks().flush(HOURLY).sink(chain).start().unwrap();
+    for number in 0..5 {
+        collector.collect(tick(number));
+    }
+    collector.stop().unwrap();
+    let stats = law(&collector, 5);
+    assert_eq!((watch.opened(), calls.load(Ordering::Relaxed)), (1, 2));
+    // The breaker said that all have failed.
+    assert_eq!((stats.sinks[0].delivered, stats.sinks[0].failed, stats.sinks[0].retries), (3, 2, 5));
+    assert!(letters.is_empty(), "they would come twice");
+}
+
+#[test]
 fn retries_end_by_number_and_by_time() {
     let tries = |policy: RetryPolicy| {
         let (inner, _, calls) = flaky(|_| Some(nobody()));
