@@ -15,6 +15,8 @@ use crate::sink::OtlpSink;
 
 const DEFAULT_ENDPOINT: &str = "http://localhost:4318";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The client adds it to the time of its clock, which ends somewhere.
+const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 const DEFAULT_REQUEST_BYTES: usize = 4 << 20;
 /// A request must have space for the resource and for an event.
 const MIN_REQUEST_BYTES: usize = 4 << 10;
@@ -180,7 +182,7 @@ impl OtlpBuilder {
         self
     }
 
-    /// Sets the longest time for a request with its answer. Defaults to 10 s.
+    /// Sets the longest time for a request with its answer. Defaults to 10 s. More than a year counts as a year.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.set(|signal, value| signal.timeout = value, "the timeout", timeout);
         self
@@ -282,7 +284,7 @@ impl OtlpBuilder {
             Some((setting, timeout)) if timeout.is_zero() => {
                 return Err(OtlpError::new(setting, "more than zero", "0"));
             }
-            timeout => timeout.map_or(DEFAULT_TIMEOUT, |(_, timeout)| *timeout),
+            timeout => timeout.map_or(DEFAULT_TIMEOUT, |(_, timeout)| (*timeout).min(MAX_TIMEOUT)),
         };
         let file = |own: &Set<PathBuf>, all: &Set<PathBuf>| own.as_ref().or(all.as_ref()).cloned();
         client::connect(Destination {

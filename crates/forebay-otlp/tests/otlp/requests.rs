@@ -105,6 +105,21 @@ fn a_large_batch_becomes_several_requests_and_an_event_that_is_too_large_is_refu
     }
 }
 
+#[test]
+fn a_timeout_may_be_as_long_as_it_likes() {
+    let server = Server::start(vec![ok()]);
+    let by_method = OtlpSink::builder().endpoint(server.url()).timeout(Duration::MAX);
+    let vars = |name: &str| match name {
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(server.url()),
+        "OTEL_EXPORTER_OTLP_TIMEOUT" => Some(u64::MAX.to_string()),
+        _ => None,
+    };
+    for builder in [by_method, forebay_otlp::OtlpBuilder::from_vars(vars).unwrap()] {
+        builder.build().unwrap().write_batch(&Batch::from_events(vec![Record::new("a")])).unwrap();
+        assert_eq!(names(&server.request().body), ["a"]);
+    }
+}
+
 fn busy() -> Reply {
     reply("503 Service Unavailable", &["retry-after: 1"], b"")
 }
