@@ -196,16 +196,21 @@ impl Client {
     fn answer(&self, mut response: Response<Body>) -> Result<Answer, Failure> {
         let status = response.status();
         let retry_after = retry_after(response.headers(), SystemTime::now());
+        let of_type = response.headers().get(header::CONTENT_TYPE).and_then(|of_type| of_type.to_str().ok());
+        let is_html = of_type.is_some_and(|of_type| of_type.to_ascii_lowercase().contains("html"));
         let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
         if status.is_success() {
             let body = body.map_err(|error| self.failed(error))?;
-            return answer_of(&body).map(|answer| self.clean(answer)).ok_or_else(|| Failure {
-                message: format!(
-                    "{} answered {status} with something that is no answer of OTLP",
-                    self.shown()
-                ),
-                kind: FailureKind::OfDestination,
-            });
+            if let Some(answer) = answer_of(&body) {
+                return Ok(self.clean(answer));
+            }
+            let message =
+                format!("{} answered {status} with something that is no answer of OTLP", self.shown());
+            // A page for people, such as one to log in. A gateway that took the request may say so in its own words.
+            if is_html || body.trim_ascii_start().starts_with(b"<") {
+                return Err(Failure { message, kind: FailureKind::OfDestination });
+            }
+            return Ok(Answer { rejected: 0, message: Some(message) });
         }
         let said = body
             .ok()

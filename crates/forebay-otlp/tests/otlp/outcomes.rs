@@ -110,7 +110,8 @@ fn an_answer_that_is_none_delivers_nothing() {
         reply("200 OK", &["content-type: text/html"], b"<html>log in first</html>"),
         "no answer of OTLP",
     );
-    is_permanent(reply("200 OK", &[], b"{\"partialSuccess\":{}}"), "no answer of OTLP");
+    is_permanent(reply("200 OK", &["Content-Type: Text/HTML; charset=utf-8"], b"ok"), "no answer of OTLP");
+    is_permanent(reply("200 OK", &[], b"\n <!DOCTYPE html>"), "no answer of OTLP");
     is_permanent(reply("200 OK", &[], &vec![0x12; 100_000]), "more than 65536 bytes");
     is_permanent(raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "does not speak HTTP/1.1");
     is_permanent(raw(b"HTTP/1.1 two hundred\r\n\r\n"), "does not speak HTTP/1.1");
@@ -122,6 +123,18 @@ fn an_answer_that_is_none_delivers_nothing() {
     let many = "x: y\r\n".repeat(100_000);
     let error = outcome(raw(format!("HTTP/1.1 200 OK\r\n{many}\r\n").as_bytes())).unwrap_err();
     assert!(error.failed_events().is_none_or(|failed| failed == 3), "{error}");
+}
+
+#[test]
+fn a_gateway_that_takes_the_events_may_say_so_in_its_own_words() {
+    for body in [&b"{\"partialSuccess\":{}}"[..], b"{}", b"ok", b"accepted"] {
+        let error = outcome(reply("200 OK", &["content-type: application/json"], body)).unwrap_err();
+        assert_eq!((error.is_transient(), error.failed_events()), (false, Some(0)), "all are delivered");
+        assert!(
+            error.to_string().contains("warns") && error.to_string().contains("no answer of OTLP"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
