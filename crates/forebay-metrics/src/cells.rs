@@ -18,10 +18,10 @@ struct Sampled {
 }
 
 impl Sampled {
-    /// Returns the number, unless it is the one that was sampled.
-    fn changed(&self) -> Option<u64> {
+    /// Returns the number, unless it is the one that was sampled, and always where samples may be lost.
+    fn changed(&self, is_lost: bool) -> Option<u64> {
         let now = self.now.load(Ordering::Relaxed);
-        (now != self.sampled.load(Ordering::Relaxed)).then_some(now)
+        (is_lost || now != self.sampled.load(Ordering::Relaxed)).then_some(now)
     }
 
     fn mark_sampled(&self, number: u64) {
@@ -42,8 +42,8 @@ pub(crate) struct CounterCell(Sampled);
 
 impl CounterCell {
     /// Returns the total, unless it is the one that was sampled.
-    pub(crate) fn changed(&self) -> Option<u64> {
-        self.0.changed()
+    pub(crate) fn changed(&self, is_lost: bool) -> Option<u64> {
+        self.0.changed(is_lost)
     }
 
     pub(crate) fn total(&self) -> u64 {
@@ -71,8 +71,8 @@ pub(crate) struct GaugeCell(Sampled);
 
 impl GaugeCell {
     /// Returns the bits of the number, unless they are those that were sampled.
-    pub(crate) fn changed(&self) -> Option<u64> {
-        self.0.changed()
+    pub(crate) fn changed(&self, is_lost: bool) -> Option<u64> {
+        self.0.changed(is_lost)
     }
 
     pub(crate) fn mark_sampled(&self, bits: u64) {

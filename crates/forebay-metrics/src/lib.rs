@@ -14,7 +14,8 @@
 //! | kind | metadata `metric.kind`: `counter`, `gauge` or `histogram` |
 //! | begin | metadata `metric.since`, in nanoseconds since 1970: of a counter when it was zero, of a histogram the last sample |
 //!
-//! `forebay-otlp` sends such records as sums, gauges and histograms. A total that gets lost on the way is made good by the next one.
+//! `forebay-otlp` sends such records as sums, gauges and histograms. A total that gets lost on the way is made good by the next one, or after an
+//! eviction by the next sample.
 //!
 //! # Not to be confused
 //!
@@ -25,7 +26,10 @@
 //!
 //! * A call takes no lock, makes no system call, and allocates only when a series is new.
 //! * Memory is bounded by [`Builder::max_series`]. Handles for more series do nothing; how often is counted, and is an event of its own.
-//! * A sample that the collector does not take is taken again at the next interval, except for histograms.
+//! * A sample that the collector does not take is taken again at the next interval, except for histograms. Where the collector has evicted events
+//!   since the last sample, which may have been of it, the next one has all counters, gauges and descriptions, changed or not.
+//! * A sample is a burst of one event for each series that has changed. The queue should have space for it beside the events of the program, which
+//!   it evicts otherwise: 10,000 series are 10,000 events.
 //! * In a forked child, nothing hangs and nothing is collected: the collector is the parent's.
 
 // From the bottom up: a module imports only from those that stand before it.

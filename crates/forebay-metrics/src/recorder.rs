@@ -62,11 +62,18 @@ pub(crate) struct Shared {
     /// Time when the counters began at zero.
     begun: i64,
     /// `None` once the sampler has ended: the collector is not kept alive by those who record.
-    collect: ArcSwapOption<Collect>,
+    collector: ArcSwapOption<Handle>,
+    /// Number of events that the collector had evicted when the last sample began.
+    evicted: AtomicU64,
 }
 
-/// Gives a record to the collector. Returns whether that took it.
-type Collect = Box<dyn Fn(Record) -> bool + Send + Sync>;
+/// Handle of a collector of events of any type.
+struct Handle {
+    /// Returns whether the collector took the record.
+    collect: Box<dyn Fn(Record) -> bool + Send + Sync>,
+    /// Returns how many events it has evicted.
+    evicted: Box<dyn Fn() -> u64 + Send + Sync>,
+}
 
 /// Recorder for the [`metrics`] facade: it keeps counters, gauges and histograms in atomic numbers, and a [`Sampler`](crate::Sampler)
 /// collects them as events once an interval. Made by [`Builder::start`](crate::Builder::start). A clone is the same recorder.
@@ -80,7 +87,11 @@ impl MetricsRecorder {
     pub(crate) fn new<E: Event + From<Record>>(collector: &Collector<E>, max_series: usize) -> Self {
         let begun = Record::new("").unix_nanos();
         let collector = collector.clone();
-        let collect: Collect = Box::new(move |record| collector.collect(record).is_queued());
+        let asked = collector.clone();
+        let handle = Handle {
+            collect: Box::new(move |record| collector.collect(record).is_queued()),
+            evicted: Box::new(move || asked.stats().evicted),
+        };
         Self(Arc::new(Shared {
             counters: Registry::new(),
             gauges: Registry::new(),
@@ -92,14 +103,15 @@ impl MetricsRecorder {
             is_sampling: AtomicBool::new(false),
             sampled: AtomicU64::new(begun),
             begun: i64::try_from(begun).unwrap_or(i64::MAX),
-            collect: ArcSwapOption::from_pointee(collect),
+            evicted: AtomicU64::new((handle.evicted)()),
+            collector: ArcSwapOption::from_pointee(handle),
         }))
     }
 
     /// Gives the handle of the collector back.
     pub(crate) fn end(&self) {
         // Dropped here, and not by a thread that records: the last handle drains the collector.
-        drop(self.0.collect.swap(None));
+        drop(self.0.collector.swap(None));
     }
 
     /// Returns the number of series: pairs of a kind, a name and labels.
@@ -157,15 +169,18 @@ impl Drop for IsSampling<'_> {
 impl Shared {
     fn sample(&self) -> u64 {
         // Whole: a sample may take long.
-        let Some(to) = self.collect.load_full() else { return 0 };
+        let Some(to) = self.collector.load_full() else { return 0 };
+        // What was evicted may have been a sample. It is made good by one of everything.
+        let evicted = (to.evicted)();
+        let is_whole = self.evicted.swap(evicted, Ordering::Relaxed) != evicted;
         let mut taken = 0;
         let mut collect = |record| {
-            let is_taken = to(record);
+            let is_taken = (to.collect)(record);
             taken += u64::from(is_taken);
             is_taken
         };
         self.descriptions.for_each(|(kind, name), description| {
-            if !description.is_reported.load(Ordering::Relaxed) {
+            if is_whole || !description.is_reported.load(Ordering::Relaxed) {
                 let mut record = Record::new("metrics.described").with_field("name", name.as_str());
                 record = record
                     .with_field("kind", kind.name())
@@ -177,7 +192,7 @@ impl Shared {
             }
         });
         let counter = |series: &Series<CounterCell>, collect: &mut dyn FnMut(Record) -> bool| {
-            if let Some(total) = series.cell.changed() {
+            if let Some(total) = series.cell.changed(is_whole) {
                 let record = self.record(series, Kind::Counter, total.into());
                 // What was not taken is sampled again.
                 if collect(record.with_metadata("metric.since", self.begun)) {
@@ -190,7 +205,7 @@ impl Shared {
             counter(&self.refused, &mut collect);
         }
         self.gauges.for_each(|_, series| {
-            if let Some(bits) = series.cell.changed()
+            if let Some(bits) = series.cell.changed(is_whole)
                 && collect(self.record(series, Kind::Gauge, f64::from_bits(bits).into()))
             {
                 series.cell.mark_sampled(bits);

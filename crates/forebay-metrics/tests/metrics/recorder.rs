@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use forebay::sink::MemorySink;
-use forebay::{Collector, Histogram, ManualClock, Record, Value};
+use forebay::{Collector, Histogram, ManualClock, Overflow, Record, Value};
 use forebay_metrics::{Builder, InstallError, MetricsRecorder, Sampler};
 use metrics::{Unit, counter, describe_counter, describe_histogram, gauge, histogram, with_local_recorder};
 
@@ -236,6 +236,33 @@ fn a_total_that_was_not_taken_is_sampled_again() {
     collector.stop().unwrap();
     assert_eq!(memory.events()[0].value(), &Value::Integer(7));
     law(&collector, 2);
+}
+
+#[test]
+fn a_sample_that_was_evicted_is_made_good_by_the_next_one() {
+    let memory = MemorySink::new();
+    let builder = Collector::builder().flush(HOURLY).capacity(16).overflow(Overflow::DropOldest);
+    let collector = builder.sink(memory.clone()).build().unwrap();
+    let (recorder, sampler) = Builder::new().interval(HOUR).start(&collector).unwrap();
+    with_local_recorder(&recorder, || {
+        describe_counter!("a", "what it counts");
+        counter!("a").increment(7);
+        gauge!("b").set(2.0);
+    });
+    // No thread takes events out yet.
+    assert_eq!(sampler.sample(), 3);
+    for step in 0..100 {
+        collector.collect(Record::scalar("other", 0.0).with_step(step));
+    }
+    collector.start().unwrap();
+    collector.flush().unwrap();
+    assert!(memory.events().iter().all(|event| event.name() == "other"), "they were evicted");
+    assert_eq!((sampler.sample(), sampler.sample()), (3, 0), "all of them, once");
+    drop(sampler);
+    collector.stop().unwrap();
+    let events = memory.events();
+    assert_eq!(events.iter().filter(|event| event.name() != "other").count(), 3);
+    law(&collector, 106);
 }
 
 #[test]
