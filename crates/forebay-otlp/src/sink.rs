@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::SystemTime;
 
 use forebay::sink::{Missing, Sink, SinkError};
 use forebay::{Batch, Event, Pattern, Record};
@@ -99,6 +101,27 @@ fn id_of<E>(batch: &Batch<E>) -> (u64, usize, usize) {
     (batch.number(), batch.events().as_ptr().addr(), batch.len())
 }
 
+/// Records of the events of a batch, and its time. `None` for an event whose `as_ref` panicked: it fails alone.
+struct Records<'a> {
+    records: Vec<Option<&'a Record>>,
+    time: SystemTime,
+}
+
+impl<'a> Records<'a> {
+    fn of<E: AsRef<Record>>(batch: &'a Batch<E>) -> Self {
+        let record = |event: &'a E| {
+            let panicked = match catch_unwind(AssertUnwindSafe(|| event.as_ref())) {
+                Ok(record) => return Some(record),
+                Err(panicked) => panicked,
+            };
+            // What was thrown may panic again when it is dropped.
+            std::mem::forget(catch_unwind(AssertUnwindSafe(|| drop(panicked))));
+            None
+        };
+        Self { records: batch.iter().map(record).collect(), time: batch.time() }
+    }
+}
+
 impl OtlpSink {
     pub(crate) fn new(
         name: String,
@@ -112,12 +135,12 @@ impl OtlpSink {
         Self { name, logs, metrics, sums, resource, max_request_bytes, missing, progress, buffers }
     }
 
-    fn signal_of(&self, record: &Record) -> Signal {
-        if self.metrics.is_some() && is_metric(record) { Signal::Metrics } else { Signal::Logs }
+    fn signal_of(&self, record: Option<&Record>) -> Signal {
+        if self.metrics.is_some() && record.is_some_and(is_metric) { Signal::Metrics } else { Signal::Logs }
     }
 
     /// Puts the next request of a signal together, and moves on behind its events. Returns how many are in it, without the gap.
-    fn fill<E: AsRef<Record>>(&mut self, batch: &Batch<E>, state: &mut State) -> u64 {
+    fn fill(&mut self, batch: &Records<'_>, state: &mut State) -> u64 {
         let mut buffers = std::mem::take(&mut self.buffers);
         buffers.events.clear();
         buffers.metrics.clear();
@@ -126,23 +149,27 @@ impl OtlpSink {
         let (mut used, mut taken) = (0, 0);
         if state.gap > 0 && !state.is_gap_refused && state.signal == Signal::Logs {
             let missing = i64::try_from(state.gap).unwrap_or(i64::MAX);
-            let gap = Record::integer("forebay.gap", missing)
-                .with_time(batch.time())
-                .with_metadata("level", "WARN");
-            buffers.events.message(2, |out| log_record(out, &gap, batch.time()));
+            let gap =
+                Record::integer("forebay.gap", missing).with_time(batch.time).with_metadata("level", "WARN");
+            buffers.events.message(2, |out| log_record(out, &gap, batch.time));
             used = buffers.events.len();
         }
-        while let Some(event) = batch.events().get(state.next) {
-            let record = event.as_ref();
+        while let Some(record) = batch.records.get(state.next).copied() {
             if self.signal_of(record) != state.signal {
                 state.next += 1;
                 continue;
             }
+            let Some(record) = record else {
+                state.next += 1;
+                state.failed += 1;
+                state.message.get_or_insert("the `as_ref` of an event panicked".to_owned());
+                continue;
+            };
             let left = space.saturating_sub(used);
             let added = match state.signal {
                 Signal::Logs => {
                     buffers.event.clear();
-                    buffers.event.message(2, |out| log_record(out, record, batch.time()));
+                    buffers.event.message(2, |out| log_record(out, record, batch.time));
                     let size = buffers.event.len();
                     if size > left {
                         Err(size)
@@ -185,7 +212,7 @@ impl OtlpSink {
     }
 
     /// Sends what is left of a signal. Returns the failure after which the rest may be tried again.
-    fn send<E: AsRef<Record>>(&mut self, batch: &Batch<E>, state: &mut State) -> Result<(), SinkError> {
+    fn send(&mut self, batch: &Records<'_>, state: &mut State) -> Result<(), SinkError> {
         loop {
             let (before, failed) = (state.next, state.failed);
             let taken = self.fill(batch, state);
@@ -231,10 +258,10 @@ impl OtlpSink {
                         state.message.get_or_insert(failure.message);
                     }
                     FailureKind::OfDestination => {
-                        let rest = batch.iter().skip(state.next).map(AsRef::as_ref);
-                        let rest = rest.filter(|record| self.signal_of(record) == state.signal).count();
+                        let rest = batch.records.iter().skip(state.next);
+                        let rest = rest.filter(|record| self.signal_of(**record) == state.signal).count();
                         state.failed += taken + rest as u64;
-                        state.next = batch.len();
+                        state.next = batch.records.len();
                         state.message.get_or_insert(failure.message);
                         return Ok(());
                     }
@@ -267,9 +294,9 @@ impl<E: Event + AsRef<Record>> Sink<E> for OtlpSink {
         );
         self.buffers.resource.clear();
         resource(&mut self.buffers.resource, batch, &self.resource);
-        let offered = batch.len() as u64;
+        let (offered, records) = (batch.len() as u64, Records::of(batch));
         loop {
-            if let Err(error) = self.send(batch, &mut state) {
+            if let Err(error) = self.send(&records, &mut state) {
                 let failed = offered - state.delivered.min(offered);
                 if !state.is_begun {
                     self.missing.add(batch);

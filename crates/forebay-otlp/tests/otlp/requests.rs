@@ -262,3 +262,35 @@ fn a_gap_was_said_by_a_request_all_of_whose_events_are_rejected() {
     sink.write_batch(&numbers(1)).unwrap();
     assert_eq!(seen(&server, 2), ["4 logs with gap 7", "2 logs with gap 3"]);
 }
+
+/// Event whose code panics where it has no record.
+#[derive(Clone)]
+struct Odd(Option<Record>);
+
+impl forebay::Event for Odd {}
+
+impl AsRef<Record> for Odd {
+    fn as_ref(&self) -> &Record {
+        self.0.as_ref().expect("no record")
+    }
+}
+
+#[test]
+fn an_event_that_panics_fails_alone_and_counts_once_also_when_it_is_tried_again() {
+    let server = Server::start(vec![ok(), busy(), ok(), ok()]);
+    let mut sink =
+        OtlpSink::builder().endpoint(server.url()).max_request_bytes(4096).metrics(true).build().unwrap();
+    let large = |name: &'static str| Odd(Some(Record::text(name, "x".repeat(2500))));
+    let number = Odd(Some(Record::scalar("number", 1.0)));
+    let batch = Batch::from_events(vec![Odd(None), large("a"), Odd(None), large("b"), number, Odd(None)]);
+    let error = sink.write_batch(&batch).unwrap_err();
+    assert!(error.is_transient() && error.is_resumable(), "{error}");
+    assert_eq!(error.failed_events(), Some(5));
+    let error = sink.write_batch(&batch).unwrap_err();
+    assert_eq!((error.is_transient(), error.failed_events()), (false, Some(3)));
+    assert!(error.to_string().contains("as_ref"), "{error}");
+    let names: Vec<_> = (0..3).flat_map(|_| names(&server.request().body)).collect();
+    assert_eq!(names, ["a", "b", "b"]);
+    assert_eq!(metrics(&server.request().body).len(), 1);
+    assert!(server.has_no_request());
+}
