@@ -136,13 +136,17 @@ impl MetricsRecorder {
     }
 
     fn register<C: Default>(&self, key: &Key, among: &Registry<Key, Series<C>>) -> Option<Arc<Series<C>>> {
-        let make = || Series {
-            name: Name::from(key.name().to_owned()),
-            labels: key
-                .labels()
-                .map(|label| (Name::from(label.key().to_owned()), label.value().into()))
-                .collect(),
-            cell: C::default(),
+        let make = || {
+            let mut labels: Vec<(Name, Value)> = Vec::new();
+            for label in key.labels() {
+                let mut name = label.key().to_owned();
+                // A name that is ours, or that an earlier label has.
+                while name.starts_with("metric.") || labels.iter().any(|(other, _)| other.as_str() == name) {
+                    name.insert_str(0, "label.");
+                }
+                labels.push((Name::from(name), label.value().into()));
+            }
+            Series { name: Name::from(key.name().to_owned()), labels, cell: C::default() }
         };
         let series = among.get_or_add(key, &self.0.series, make);
         if series.is_none() {

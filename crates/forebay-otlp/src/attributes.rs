@@ -104,11 +104,18 @@ pub(crate) fn saturated(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// Returns whether a name may be that of an attribute of ours.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("forebay.")
+}
+
 /// Appends the attributes of a record: its fields, if they are wanted, its metadata, and under `forebay.*` the rest. No key comes twice:
-/// metadata that has the name of a field is `forebay.metadata.NAME`.
+/// metadata that has the name of a field is `forebay.metadata.NAME`, and so is what begins with `forebay.`; such a field is
+/// `forebay.field.NAME`.
 pub(crate) fn of_record(out: &mut Vec<u8>, field: u8, record: &Record, fields: Option<&Fields>) {
     for (name, value) in fields.into_iter().flat_map(Fields::iter) {
-        put(out, field, name, |out| any_value(out, value));
+        let ours = is_ours(name).then(|| format!("forebay.field.{name}"));
+        put(out, field, ours.as_deref().unwrap_or(name), |out| any_value(out, value));
     }
     if let Some(step) = record.signed_step() {
         put_integer(out, field, "forebay.step", step);
@@ -125,7 +132,7 @@ pub(crate) fn of_record(out: &mut Vec<u8>, field: u8, record: &Record, fields: O
     for (name, value) in
         extra.metadata.iter().filter(|(name, _)| ![KIND, UNIT, SINCE].contains(&name.as_str()))
     {
-        let is_taken = fields.is_some_and(|fields| fields.get(name).is_some());
+        let is_taken = is_ours(name) || fields.is_some_and(|fields| fields.get(name).is_some());
         let key = if is_taken { format!("forebay.metadata.{name}") } else { name.to_string() };
         put(out, field, &key, |out| any_value(out, value));
     }

@@ -54,7 +54,10 @@ fn text_of<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
 /// Returns the severity: what the record says itself, or else what its priority stands for. A critical event is one that must arrive,
 /// which says nothing about how bad it is.
 fn severity(record: &Record) -> (u64, &'static str) {
-    let said = LEVELS.iter().find_map(|name| text_of(record, name)).and_then(|level| {
+    // A label of a metric may have any name, and says nothing of that.
+    let is_metric = record.extra().is_some_and(|extra| extra.metadata.get(attributes::KIND).is_some());
+    let levels = if is_metric { &[][..] } else { &LEVELS[..] };
+    let said = levels.iter().find_map(|name| text_of(record, name)).and_then(|level| {
         let levels = [(1, "TRACE"), (5, "DEBUG"), (9, "INFO"), (13, "WARN"), (17, "ERROR"), (21, "FATAL")];
         let level = if level.eq_ignore_ascii_case("warning") { "WARN" } else { level };
         levels.into_iter().find(|(_, name)| name.eq_ignore_ascii_case(level))

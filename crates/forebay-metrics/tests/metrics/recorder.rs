@@ -266,6 +266,34 @@ fn a_sample_that_was_evicted_is_made_good_by_the_next_one() {
 }
 
 #[test]
+fn labels_of_any_names_are_all_there() {
+    let scene = scene(|builder| builder);
+    scene.within(|| {
+        let labels = [
+            ("metric.kind", "gauge"),
+            ("metric.since", "1"),
+            ("metric.unit", "By"),
+            ("key", "one"),
+            ("key", "two"),
+            ("label.key", "three"),
+        ];
+        counter!("requests", &labels).increment(1);
+        counter!("requests", &[("key", "two"), ("key", "one")]).increment(1);
+    });
+    let mut events = scene.sample();
+    events.sort_by_key(|event| event.extra().unwrap().metadata.len());
+    let of = |event: usize, names: &[&str]| -> Vec<_> {
+        names.iter().map(|name| text(&events[event], name).unwrap().to_owned()).collect()
+    };
+    assert_eq!(of(0, &["key", "label.key", "metric.kind"]), ["two", "one", "counter"]);
+    let names =
+        ["metric.kind", "label.metric.kind", "label.metric.since", "label.metric.unit", "key", "label.key"];
+    assert_eq!(of(1, &names), ["counter", "gauge", "1", "By", "one", "two"]);
+    assert_eq!(text(&events[1], "label.label.key"), Some("three"));
+    assert!(metadata(&events[1], "metric.since").and_then(Value::as_i64).is_some());
+}
+
+#[test]
 fn many_threads_lose_nothing_while_series_appear_and_samples_are_taken() {
     const THREADS: u64 = 4;
     const ROUNDS: u64 = 2_000;

@@ -239,6 +239,40 @@ fn parts_that_few_records_have_are_attributes_and_no_key_comes_twice() {
 }
 
 #[test]
+fn no_name_that_a_record_has_collides_with_another_or_with_ours() {
+    let names = [
+        "forebay.step",
+        "forebay.source",
+        "forebay.tags",
+        "forebay.metadata.a",
+        "forebay.field.a",
+        "a",
+        "host",
+    ];
+    let mut record =
+        Record::new("x").with_step(7).with_source("web").with_tag("one").with_correlation_id("c");
+    for name in names {
+        record = record.with_field(name, "field").with_metadata(name, "metadata");
+    }
+    for (log, expected) in [(true, 2 * names.len() + 4), (false, names.len() + 4)] {
+        let keys: Vec<String> = if log {
+            sent_as_logs(vec![record.clone()])[0].attributes.iter().map(|pair| pair.key.clone()).collect()
+        } else {
+            let mut number = Record::scalar("x", 1.0).with_step(7).with_source("web").with_tag("one");
+            number = number.with_correlation_id("c");
+            for name in names {
+                number = number.with_metadata(name, "metadata");
+            }
+            let metrics = sent_as_metrics(vec![number], |builder| builder);
+            let Some(Data::Gauge(gauge)) = &metrics[0].data else { panic!("{metrics:?}") };
+            gauge.data_points[0].attributes.iter().map(|pair| pair.key.clone()).collect()
+        };
+        let distinct: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!((keys.len(), distinct.len()), (expected, expected), "{keys:?}");
+    }
+}
+
+#[test]
 fn the_severity_is_what_the_record_says_or_what_its_priority_stands_for() {
     let critical = Record::new("a").with_priority(Priority::Critical);
     let records = vec![
@@ -249,11 +283,20 @@ fn the_severity_is_what_the_record_says_or_what_its_priority_stands_for() {
         Record::new("a").with_field("severity", "Warning"),
         Record::new("a").with_field("level", "odd"),
         Record::new("a").with_field("level", 3),
+        Record::integer("a", 1).with_metadata("level", "error").with_metadata("metric.kind", "counter"),
     ];
     let severities = sent_as_logs(records).into_iter().map(|log| (log.severity_number, log.severity_text));
     let severities: Vec<_> = severities.collect();
-    let expected =
-        [(12, "INFO4"), (5, "DEBUG"), (17, "ERROR"), (1, "TRACE"), (13, "WARN"), (9, "INFO"), (9, "INFO")];
+    let expected = [
+        (12, "INFO4"),
+        (5, "DEBUG"),
+        (17, "ERROR"),
+        (1, "TRACE"),
+        (13, "WARN"),
+        (9, "INFO"),
+        (9, "INFO"),
+        (9, "INFO"),
+    ];
     assert_eq!(severities, expected.map(|(number, text)| (number, text.to_owned())));
 }
 
