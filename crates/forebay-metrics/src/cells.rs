@@ -6,8 +6,10 @@ use metrics::{CounterFn, GaugeFn, HistogramFn};
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Number that stands for none: no counter comes to it, and as a gauge it is one of many NaN.
+/// Number that stands for none: a counter ends below it, and as a gauge it is one of many NaN, which is not kept as such.
 const NONE: u64 = u64::MAX;
+/// Last total of a counter, at which it stays.
+const LAST: u64 = NONE - 1;
 
 /// A number, and the one that was last sampled.
 #[derive(Debug)]
@@ -57,11 +59,15 @@ impl CounterCell {
 
 impl CounterFn for CounterCell {
     fn increment(&self, value: u64) {
-        self.0.now.fetch_add(value, Ordering::Relaxed);
+        let before = self.0.now.fetch_add(value, Ordering::Relaxed);
+        // It is beyond the end for the moment that this takes: a sample then has the end, or is the next one's.
+        if before.checked_add(value).is_none_or(|total| total > LAST) {
+            self.0.now.store(LAST, Ordering::Relaxed);
+        }
     }
 
     fn absolute(&self, value: u64) {
-        self.0.now.fetch_max(value, Ordering::Relaxed);
+        self.0.now.fetch_max(value.min(LAST), Ordering::Relaxed);
     }
 }
 
@@ -90,8 +96,13 @@ impl GaugeFn for GaugeCell {
     }
 
     fn set(&self, value: f64) {
-        self.0.now.store(value.to_bits(), Ordering::Relaxed);
+        self.0.now.store(bits(value), Ordering::Relaxed);
     }
+}
+
+/// Returns the bits of a number. All NaN have the same, which are not [`NONE`].
+fn bits(number: f64) -> u64 {
+    if number.is_nan() { f64::NAN.to_bits() } else { number.to_bits() }
 }
 
 /// Adds to a floating-point number.
@@ -103,7 +114,7 @@ fn add(cell: &AtomicU64, value: f64) {
 fn change(cell: &AtomicU64, change: impl Fn(f64) -> f64) {
     let mut now = cell.load(Ordering::Relaxed);
     loop {
-        let new = change(f64::from_bits(now)).to_bits();
+        let new = bits(change(f64::from_bits(now)));
         if new == now {
             return;
         }
@@ -268,6 +279,32 @@ mod tests {
             assert!(edge_of(bin) <= number && number < edge_of(bin + 1), "{number}");
             assert!(edge_of(bin + 1) - edge_of(bin) <= edge_of(bin) / 8.0);
             number *= 1.0123;
+        }
+    }
+
+    #[test]
+    fn the_largest_total_is_sampled_and_stays() {
+        for counters in [["add", "set"], ["set", "add"]] {
+            let counter = CounterCell::default();
+            for by in counters {
+                match by {
+                    "add" => CounterFn::increment(&counter, u64::MAX),
+                    _ => CounterFn::absolute(&counter, u64::MAX),
+                }
+                assert_eq!((counter.changed(false), counter.total()), (Some(LAST), LAST));
+            }
+            CounterFn::increment(&counter, 1);
+            CounterFn::increment(&counter, u64::MAX);
+            assert_eq!(counter.total(), LAST, "it does not begin again");
+        }
+    }
+
+    #[test]
+    fn a_gauge_of_any_nan_is_sampled() {
+        for set in [GaugeFn::set as fn(&GaugeCell, f64), GaugeFn::increment, GaugeFn::decrement] {
+            let gauge = GaugeCell::default();
+            set(&gauge, f64::from_bits(NONE));
+            assert!(gauge.changed(false).is_some_and(|bits| f64::from_bits(bits).is_nan()));
         }
     }
 
