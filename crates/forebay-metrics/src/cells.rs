@@ -240,6 +240,8 @@ fn histogram(filled: &[(f64, f64, u64)], min: f64, max: f64, sum: f64, sum_of_sq
     };
     let min = if (*lower..*upper).contains(&min) { min } else { lower.max(f64::MIN) };
     let max = if (*last_lower..*last_upper).contains(&max) { max } else { last_upper.min(f64::MAX) };
+    // Both may be in one bin, and one of them of the next sample.
+    let min = min.min(max);
     let (mut edges, mut counts) = (vec![min], Vec::new());
     for (lower, upper, count) in filled {
         if !counts.is_empty() && edges.last() != Some(lower) {
@@ -267,6 +269,18 @@ impl HistogramFn for HistogramCell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_of_the_next_sample_takes_no_count_away() {
+        // The smallest and the largest are read one after the other, while other threads record.
+        for (min, max) in [(1.1, 1.05), (1.05, 1.1), (f64::INFINITY, f64::NEG_INFINITY), (0.5, 7.0)] {
+            let one = histogram(&[(1.0, 1.125, 3)], min, max, 3.2, 3.5);
+            assert_eq!((one.count(), one.sum()), (3, 3.2), "{min} {max}");
+            assert!(one.min() >= 1.0 && one.max() <= 1.125);
+            let two = histogram(&[(1.0, 1.125, 3), (4.0, 4.5, 2)], min, max, 3.2, 3.5);
+            assert_eq!(two.count(), 5);
+        }
+    }
 
     #[test]
     fn numbers_are_in_the_bin_whose_edges_are_around_them() {
