@@ -1,6 +1,7 @@
 //! `MetricsRecorder`: the recorder of the facade, and the samples of its series.
 
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use forebay::{Collector, Event, Name, Record, Value};
@@ -177,6 +178,8 @@ impl Shared {
         // What was evicted may have been a sample. It is made good by one of everything.
         let evicted = (to.evicted)();
         let is_whole = self.evicted.swap(evicted, Ordering::Relaxed) != evicted;
+        // The time of all records: the next sample begins where this one ends.
+        let now = Record::new("").unix_nanos();
         let mut taken = 0;
         let mut collect = |record| {
             let is_taken = (to.collect)(record);
@@ -197,7 +200,7 @@ impl Shared {
         });
         let counter = |series: &Series<CounterCell>, collect: &mut dyn FnMut(Record) -> bool| {
             if let Some(total) = series.cell.changed(is_whole) {
-                let record = self.record(series, Kind::Counter, total.into());
+                let record = self.record(series, now, Kind::Counter, total.into());
                 // What was not taken is sampled again.
                 if collect(record.with_metadata("metric.since", self.begun)) {
                     series.cell.mark_sampled(total);
@@ -210,26 +213,26 @@ impl Shared {
         }
         self.gauges.for_each(|_, series| {
             if let Some(bits) = series.cell.changed(is_whole)
-                && collect(self.record(series, Kind::Gauge, f64::from_bits(bits).into()))
+                && collect(self.record(series, now, Kind::Gauge, f64::from_bits(bits).into()))
             {
                 series.cell.mark_sampled(bits);
             }
         });
-        let now = Record::new("").unix_nanos();
         let since = self.sampled.swap(now, Ordering::Relaxed);
         let since = i64::try_from(since).unwrap_or(i64::MAX);
         self.histograms.for_each(|_, series| {
             if let Some(histogram) = series.cell.take() {
-                let record = self.record(series, Kind::Histogram, histogram.into());
+                let record = self.record(series, now, Kind::Histogram, histogram.into());
                 _ = collect(record.with_metadata("metric.since", since));
             }
         });
         taken
     }
 
-    /// Makes the record of a series. Its labels are metadata, beside what it is.
-    fn record<C>(&self, series: &Series<C>, kind: Kind, value: Value) -> Record {
-        let mut record = Record::with_value(series.name.clone(), value);
+    /// Makes the record of a series, with a time in nanoseconds since 1970. Its labels are metadata, beside what it is.
+    fn record<C>(&self, series: &Series<C>, time: u64, kind: Kind, value: Value) -> Record {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(time);
+        let mut record = Record::with_value(series.name.clone(), value).with_time(time);
         for (name, value) in &series.labels {
             record = record.with_metadata(name.clone(), value.clone());
         }

@@ -131,6 +131,27 @@ fn a_histogram_is_of_the_numbers_since_the_last_sample() {
 }
 
 #[test]
+fn a_sample_has_one_time_at_which_the_next_one_begins() {
+    let scene = scene(|builder| builder);
+    let record = || {
+        scene.within(|| {
+            (0..50).for_each(|number| histogram!("latency", "number" => number.to_string()).record(1.0));
+            counter!("requests").increment(1);
+        });
+        let events = scene.sample();
+        assert_eq!(events.len(), 51);
+        let times: std::collections::HashSet<_> = events.iter().map(Record::unix_nanos).collect();
+        let of_histogram = events.iter().find(|event| event.name() == "latency").unwrap();
+        let since = metadata(of_histogram, "metric.since").and_then(Value::as_i64).unwrap();
+        (times, since as u64)
+    };
+    let (first, since) = record();
+    let (second, then) = record();
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert!(first.contains(&then) && since <= then);
+}
+
+#[test]
 fn units_are_with_each_record_and_a_description_comes_once() {
     let scene = scene(|builder| builder);
     scene.within(|| {
