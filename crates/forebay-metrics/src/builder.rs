@@ -70,7 +70,7 @@ impl Builder {
     }
 
     /// Sets the most series: pairs of a kind, a name and labels. Handles for more do nothing, and are counted: see
-    /// [`MetricsRecorder::refused`] and the event `forebay.metrics.refused`. Defaults to 10,000. A histogram has 6 KB.
+    /// [`MetricsRecorder::refused`] and the event `forebay.metrics.refused`. So do handles whose name and labels have more than 4 KiB. Defaults to 10,000. A histogram has 6 KB.
     pub fn max_series(mut self, series: usize) -> Self {
         self.max_series = series;
         self

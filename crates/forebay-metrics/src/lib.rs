@@ -25,7 +25,8 @@
 //! # What holds
 //!
 //! * A call takes no lock, makes no system call, and allocates only when a series is new.
-//! * Memory is bounded by [`Builder::max_series`]. Handles for more series do nothing; how often is counted, and is an event of its own.
+//! * Memory is bounded by [`Builder::max_series`], and by 4 KiB for the name and the labels of a series. A description is cut to 1,024 characters.
+//!   Handles for more series do nothing; how often is counted, and is an event of its own.
 //! * A sample that the collector does not take is taken again at the next interval, except for histograms. Where the collector has evicted events
 //!   since the last sample, which may have been of it, the next one has all counters, gauges and descriptions, changed or not.
 //! * A sample is a burst of one event for each series that has changed. The queue should have space for it beside the events of the program, which

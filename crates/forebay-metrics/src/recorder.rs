@@ -11,6 +11,9 @@ use crate::cells::{CounterCell, GaugeCell, HistogramCell};
 use crate::registry::{Bound, Registry};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
+/// Most bytes of a name with its labels, and of a description.
+const MAX_SERIES_BYTES: usize = 4 << 10;
+
 /// Kind of a metric. A name may be of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
@@ -137,6 +140,7 @@ impl MetricsRecorder {
     }
 
     fn register<C: Default>(&self, key: &Key, among: &Registry<Key, Series<C>>) -> Option<Arc<Series<C>>> {
+        let bytes = key.labels().map(|label| label.key().len() + label.value().len()).sum::<usize>();
         let make = || {
             let mut labels: Vec<(Name, Value)> = Vec::new();
             for label in key.labels() {
@@ -149,7 +153,8 @@ impl MetricsRecorder {
             }
             Series { name: Name::from(key.name().to_owned()), labels, cell: C::default() }
         };
-        let series = among.get_or_add(key, &self.0.series, make);
+        let is_allowed = key.name().len().saturating_add(bytes) <= MAX_SERIES_BYTES;
+        let series = is_allowed.then(|| among.get_or_add(key, &self.0.series, make)).flatten();
         if series.is_none() {
             metrics::CounterFn::increment(&self.0.refused.cell, 1);
         }
@@ -157,7 +162,14 @@ impl MetricsRecorder {
     }
 
     fn describe(&self, kind: Kind, name: KeyName, unit: Option<Unit>, text: &SharedString) {
-        let make = || Description { unit, text: text.to_string(), is_reported: AtomicBool::new(false) };
+        if name.as_str().len() > MAX_SERIES_BYTES {
+            return;
+        }
+        let make = || {
+            // A sign has four bytes at most.
+            let text = text.chars().take(MAX_SERIES_BYTES / 4).collect();
+            Description { unit, text, is_reported: AtomicBool::new(false) }
+        };
         _ = self.0.descriptions.get_or_add(&(kind, name), &self.0.described, make);
     }
 }

@@ -202,6 +202,26 @@ fn series_are_bounded_and_those_beyond_are_counted_in_the_stream() {
 }
 
 #[test]
+fn a_series_has_a_bounded_number_of_bytes() {
+    let scene = scene(|builder| builder);
+    scene.within(|| {
+        let of = |bytes: usize| counter!("name", "k" => "x".repeat(bytes)).increment(1);
+        of(4096 - 5);
+        of(4096 - 4);
+        gauge!("x".repeat(4097)).set(1.0);
+        histogram!("h", &[("k", "x".repeat(2048)), ("l", "x".repeat(2048))]).record(1.0);
+        describe_counter!("name", "é".repeat(4096));
+        describe_counter!("x".repeat(4097), "");
+    });
+    assert_eq!((scene.recorder.series(), scene.recorder.refused()), (1, 3));
+    let events = scene.sample();
+    let described: Vec<_> = events.iter().filter(|event| event.name() == "metrics.described").collect();
+    assert_eq!((events.len(), described.len()), (3, 1));
+    let fields = described[0].value().as_fields().unwrap();
+    assert_eq!(fields.get("description").and_then(Value::as_str).unwrap(), "é".repeat(1024));
+}
+
+#[test]
 fn every_interval_has_a_sample_and_the_end_the_last_one() {
     let (clock, memory) = (ManualClock::new(), MemorySink::new());
     let collector = Collector::builder().sink(memory.clone()).start().unwrap();
