@@ -4,16 +4,23 @@
 //! is being formatted for an earlier event. Either may go on without an end, so both are bounded here, and counted.
 
 use std::cell::Cell;
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
 use crate::collector::{Collector, StopError};
-use crate::event::{Event, Formatted, Priority, Record, Text};
+use crate::event::{Event, Formatted, List, Priority, Record, Text};
 use crate::stats::{SinkStats, Stats, StopReport};
 use crate::sync::{Arc, Ordering, PlainU64, catch_panic, worker_of};
 
 /// Number of events that may be within each other.
 const MAX_DEPTH: u32 = 4;
+
+/// Most causes of an error that are kept.
+const MAX_CAUSES: usize = 16;
+
+/// Most bytes of the message of a panic that is no value's own.
+const MAX_MESSAGE_BYTES: usize = 1 << 12;
 
 thread_local! {
     /// Number of events that this thread is in. It has no destructor, so that it can be read for as long as the thread lives.
@@ -55,6 +62,7 @@ struct Counters {
     too_deep: PlainU64,
     ignored: PlainU64,
     panicked: PlainU64,
+    failed: PlainU64,
     cut: PlainU64,
 }
 
@@ -117,12 +125,12 @@ impl<E: Event> Bridge<E> {
         Some(Entered(()))
     }
 
-    /// Formats a value, as [`Formatted::of`] does, and counts a panic and a cut.
+    /// Formats a value, as [`Formatted::of`] does, and counts a panic, an error and a cut.
     pub fn text(&self, max_bytes: usize, arguments: fmt::Arguments<'_>) -> Text {
         self.text_known(max_bytes, arguments, None)
     }
 
-    /// Formats a value, as [`Formatted::of_known`] does, and counts a panic and a cut.
+    /// Formats a value, as [`Formatted::of_known`] does, and counts a panic, an error and a cut.
     pub fn text_known(
         &self,
         max_bytes: usize,
@@ -136,7 +144,46 @@ impl<E: Event> Bridge<E> {
         if formatted.has_panicked {
             add(&self.counters.panicked);
         }
+        if formatted.has_failed {
+            add(&self.counters.failed);
+        }
         formatted.text
+    }
+
+    /// Formats the causes of an error, the nearest first, each as [`text`](Self::text) does: 16 at most. A panic of
+    /// [`source`](std::error::Error::source) leaves `(panicked: MESSAGE)` in its place, and ends the list.
+    pub fn causes(&self, max_bytes: usize, error: &(dyn Error + 'static)) -> List {
+        let mut causes = Vec::new();
+        let mut last = Some(error);
+        while let Some(error) = last.take()
+            && causes.len() < MAX_CAUSES
+        {
+            match self.catch(|| error.source()) {
+                Ok(source) => {
+                    causes.extend(source.map(|source| self.text(max_bytes, format_args!("{source}"))));
+                    last = source;
+                }
+                Err(panicked) => causes.push(panicked),
+            }
+        }
+        causes.into_iter().collect()
+    }
+
+    /// Calls user code, and counts its panic. Returns `(panicked: MESSAGE)` then.
+    ///
+    /// # Errors
+    ///
+    /// It panicked.
+    pub fn catch<R>(&self, user_code: impl FnOnce() -> R) -> Result<R, Text> {
+        catch_panic(user_code).map_err(|said| {
+            add(&self.counters.panicked);
+            Formatted::of(MAX_MESSAGE_BYTES, format_args!("(panicked: {said})")).text
+        })
+    }
+
+    /// Counts a value that its own code could not give, by an error.
+    pub fn count_failed(&self) {
+        add(&self.counters.failed);
     }
 
     /// Counts an event that the bridge leaves out, because it was asked to.
@@ -147,12 +194,13 @@ impl<E: Event> Bridge<E> {
     /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         let get = |counter: &PlainU64| counter.load(Ordering::Relaxed);
-        let Counters { own_thread, too_deep, ignored, panicked, cut } = &*self.counters;
+        let Counters { own_thread, too_deep, ignored, panicked, failed, cut } = &*self.counters;
         Counts {
             own_thread: get(own_thread),
             too_deep: get(too_deep),
             ignored: get(ignored),
             panicked: get(panicked),
+            failed: get(failed),
             cut: get(cut),
         }
     }
@@ -198,8 +246,10 @@ pub struct Counts {
     pub too_deep: u64,
     /// Events that the bridge was asked to ignore.
     pub ignored: u64,
-    /// Values whose `Debug` or `Display` panicked. Their field says `(panicked: MESSAGE)`.
+    /// Values whose `Debug` or `Display` panicked, or other code of theirs. Their field says `(panicked: MESSAGE)`.
     pub panicked: u64,
+    /// Values whose `Debug` or `Display` returned an error, or other code of theirs. Their field ends with `(failed)`.
+    pub failed: u64,
     /// Texts that were cut, because they were longer than allowed.
     pub cut: u64,
 }

@@ -14,8 +14,9 @@ thread_local! {
 
 /// Text of something that user code formats: for a bridge that gets values it knows nothing of, as loggers do.
 ///
-/// A `Debug` or `Display` that panics ends here, and one that writes without an end is stopped. One allocation of the length of
-/// the text is made, and one for the [`Text`] itself.
+/// A `Debug` or `Display` that panics ends here. One that writes without an end is stopped by an error of its next write: code that
+/// ignores errors goes on, and nothing of what it writes is kept. One allocation of the length of the text is made, and one for the
+/// [`Text`] itself.
 ///
 /// # Examples
 ///
@@ -36,6 +37,8 @@ pub struct Formatted {
     pub is_cut: bool,
     /// True if it panicked.
     pub has_panicked: bool,
+    /// True if it returned an error of its own. A `(failed)` stands behind what it had written.
+    pub has_failed: bool,
 }
 
 impl Formatted {
@@ -63,10 +66,14 @@ impl Formatted {
         let mut bounded = Bounded { text: &mut text, left: max_bytes, is_cut: false };
         let outcome = catch_panic(|| bounded.write_fmt(arguments));
         let is_cut = bounded.is_cut;
+        let has_failed = matches!(outcome, Ok(Err(fmt::Error))) && !is_cut;
         // Code that takes an error of its own for a panic has been stopped here.
         let said = outcome.err().filter(|_| !is_cut);
         if is_cut {
             text.push('…');
+        }
+        if has_failed {
+            text.push_str("(failed)");
         }
         let has_panicked = said.is_some();
         if let Some(said) = said {
@@ -76,8 +83,12 @@ impl Formatted {
             _ = write!(bounded, "(panicked: {said})");
         }
         let known = known.filter(|known| **known == text);
-        let formatted =
-            Self { text: known.map_or_else(|| Text::from(&*text), Text::from_static), is_cut, has_panicked };
+        let formatted = Self {
+            text: known.map_or_else(|| Text::from(&*text), Text::from_static),
+            is_cut,
+            has_panicked,
+            has_failed,
+        };
         empty_text(&mut text);
         _ = SCRATCH.try_with(|scratch| scratch.set(text));
         formatted
@@ -146,6 +157,18 @@ mod tests {
             Ok(())
         });
         assert_eq!((&*text, is_cut, has_panicked), ("lo…", true, false));
+    }
+
+    #[test]
+    fn an_error_leaves_a_mark_behind_what_was_written() {
+        let failed = |f: &mut fmt::Formatter<'_>| f.write_str("half").and(Err(fmt::Error));
+        let formatted = Formatted::of(100, format_args!("a {}", Shown(failed)));
+        assert_eq!(
+            (&*formatted.text, formatted.has_failed, formatted.is_cut),
+            ("a half(failed)", true, false)
+        );
+        let cut = Formatted::of(2, format_args!("{}", Shown(failed)));
+        assert_eq!((&*cut.text, cut.has_failed, cut.is_cut), ("ha…", false, true));
     }
 
     #[test]

@@ -279,16 +279,24 @@ mod pairs {
 
     use super::{Logger, names};
 
-    /// Most causes of an error that are kept.
-    const MAX_SOURCES: usize = 16;
-
     impl Logger {
         /// Adds the key-values of a line, and returns its step.
         pub(super) fn add_pairs(&self, line: &log::Record<'_>, fields: &mut Fields) -> Option<i64> {
             let mut pairs = Pairs { logger: self, fields, step: None };
-            // No pair fails.
-            _ = line.key_values().visit(&mut pairs);
-            pairs.step
+            // No pair fails here, but their source may: it is code of the user.
+            let broken = match self.bridge.catch(|| line.key_values().visit(&mut pairs)) {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => {
+                    self.bridge.count_failed();
+                    Some(self.bridge.text(self.max_text_bytes, format_args!("{error} (failed)")))
+                }
+                Err(panicked) => Some(panicked),
+            };
+            let step = pairs.step;
+            if let Some(broken) = broken {
+                fields.set("key_values", broken);
+            }
+            step
         }
     }
 
@@ -387,8 +395,7 @@ mod pairs {
         }
 
         fn visit_error(&mut self, error: &(dyn Error + 'static)) -> Result<(), kv::Error> {
-            let causes = std::iter::successors(error.source(), |error| (*error).source()).take(MAX_SOURCES);
-            let causes: List = causes.map(|error| self.text(format_args!("{error}"))).collect();
+            let causes = self.logger.bridge.causes(self.logger.max_text_bytes, error);
             self.sources = Some(causes).filter(|causes| !causes.is_empty());
             self.set_text(error)
         }

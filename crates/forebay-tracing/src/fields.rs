@@ -4,15 +4,12 @@ use std::error::Error;
 use std::fmt::{self, Debug, Write};
 
 use forebay::bridge::Bridge;
-use forebay::event::{List, Text};
+use forebay::event::Text;
 use forebay::{Fields, Name, Value};
 use tracing_core::Event;
 use tracing_core::field::{Field, Visit};
 
 use crate::callsites::Found;
-
-/// Most causes of an error that are kept.
-const MAX_SOURCES: usize = 16;
 
 /// Collects fields. User code that formats a value cannot fail here: see [`Bridge::text`].
 pub(crate) struct Visitor<'a> {
@@ -108,8 +105,7 @@ impl Visit for Visitor<'_> {
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         let text = self.text(format_args!("{value}"));
         self.set(field, text);
-        let causes = std::iter::successors(value.source(), |error| (*error).source()).take(MAX_SOURCES);
-        let causes: List = causes.map(|error| self.text(format_args!("{error}"))).collect();
+        let causes = self.bridge.causes(self.max_text_bytes, value);
         if !causes.is_empty() {
             self.fields.set(format!("{}.sources", field.name()), causes);
         }

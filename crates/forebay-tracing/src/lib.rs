@@ -47,6 +47,7 @@
 //! | an `ERROR` finds the lane of critical events full | it waits for space for at most [`critical_timeout`](forebay::Config::critical_timeout), 100 ms by default, and is rejected and counted then; [`CollectorLayer::priority`] gives it another priority |
 //! | a sink, or a library that it uses, logs | on the threads that deliver, also for another collector, the event is left out and counted ([`Counts::own_thread`]); for threads of its own, see [`CollectorLayer::ignore`] |
 //! | a `Debug` or `Display` panics | its field says `(panicked: MESSAGE)`; the event is counted and goes on (with `panic = "abort"` the process ends) |
+//! | a `Debug` or `Display` returns an error | its field ends with `(failed)`, and is counted ([`Counts::failed`]) |
 //! | a `Debug` logs | its event is collected; more than four within each other are left out and counted |
 //! | a text is longer than 1 MiB | it is cut, ends with `…`, and is counted ([`CollectorLayer::max_text_bytes`]); the collector has its [byte budget](forebay::Config::max_bytes) beside that |
 //! | text has control characters | the file sinks escape them; a writer gets what the formatter makes of them |

@@ -139,6 +139,41 @@ fn values_that_panic_log_or_have_no_end_are_bounded_and_counted() {
     assert_eq!((report.counts.panicked, report.counts.cut, report.counts.too_deep), (2, 1, 1));
 }
 
+/// Key-values of a user that end so.
+struct Source(fn() -> Result<(), log::kv::Error>);
+
+impl log::kv::Source for Source {
+    fn visit<'kvs>(&'kvs self, visitor: &mut dyn log::kv::VisitSource<'kvs>) -> Result<(), log::kv::Error> {
+        visitor.visit_pair("first".into(), 1.into())?;
+        (self.0)()?;
+        visitor.visit_pair("second".into(), 2.into())
+    }
+}
+
+#[test]
+fn key_values_that_fail_or_panic_leave_what_they_gave_before_and_say_why_they_ended() {
+    hush();
+    let (records, report) = records_by(
+        |logger| logger,
+        |logger| {
+            for end in [
+                || Err(log::kv::Error::msg("no more")),
+                (|| std::panic::panic_any("on purpose")) as fn() -> Result<(), log::kv::Error>,
+            ] {
+                let pairs = Source(end);
+                let mut line = log::Record::builder();
+                line.level(Level::Info).key_values(&pairs);
+                log::Log::log(logger, &line.args(format_args!("line")).build());
+            }
+        },
+    );
+    let ends: Vec<_> = records.iter().map(|record| field(record, "key_values").as_str()).collect();
+    assert_eq!(ends, [Some("no more (failed)"), Some("(panicked: on purpose)")]);
+    assert!(records.iter().all(|record| field(record, "first").as_i64() == Some(1)));
+    assert!(records.iter().all(|record| field(record, "second") == &Value::Empty));
+    assert_eq!((report.counts.failed, report.counts.panicked, report.lost()), (1, 1, 0));
+}
+
 #[test]
 fn any_number_of_targets_and_keys_keep_their_names() {
     const NAMES: usize = 20_000;

@@ -115,6 +115,32 @@ impl fmt::Debug for Panics {
     }
 }
 
+/// An error whose code panics where its cause is asked for.
+#[derive(Debug)]
+struct NoCause;
+
+impl fmt::Display for NoCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("half").and(Err(fmt::Error))
+    }
+}
+
+impl std::error::Error for NoCause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::panic::panic_any("on purpose")
+    }
+}
+
+#[test]
+fn an_error_that_panics_when_it_is_asked_for_its_cause_says_so_there() {
+    hush();
+    let error: &(dyn std::error::Error + 'static) = &NoCause;
+    let (records, report) = records_by(|layer| layer, || tracing::error!(error, "it failed"));
+    assert_eq!(field(&records[0], "error").as_str(), Some("half(failed)"));
+    assert_eq!(field(&records[0], "error.sources").to_string(), "[(panicked: on purpose)]");
+    assert_eq!((report.counts.panicked, report.counts.failed, report.lost()), (1, 1, 0));
+}
+
 #[test]
 fn a_debug_that_panics_leaves_its_message_in_the_place_of_its_value() {
     hush();
