@@ -18,6 +18,9 @@ use crate::fields::{LogTarget, Visitor};
 /// 1 MiB.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
+/// 4 KiB. The texts of a span are kept for as long as it is open, and no budget counts them there.
+const MAX_SPAN_TEXT_BYTES: usize = 1 << 12;
+
 /// Fields beside those of an event: its level, and the span that it is in.
 const MORE_FIELDS: usize = 2;
 
@@ -131,6 +134,9 @@ impl CollectorLayer {
     }
 
     /// Sets how many bytes a text may have. A longer one is cut, ends with `…`, and is counted. Defaults to 1 MiB.
+    ///
+    /// A text of a span has 4 KiB at most. It is kept for as long as the span is open, in no budget. Every event in the span shares it,
+    /// and counts it in full in the [byte budget](forebay::Config::max_bytes) of the collector.
     pub fn max_text_bytes(mut self, bytes: usize) -> Self {
         self.max_text_bytes = bytes;
         self
@@ -150,6 +156,11 @@ impl CollectorLayer {
             max_text_bytes: self.max_text_bytes,
             bridge: &self.bridge,
         }
+    }
+
+    fn span_visitor(&self, capacity: usize) -> Visitor<'_> {
+        let max_text_bytes = self.max_text_bytes.min(MAX_SPAN_TEXT_BYTES);
+        Visitor { max_text_bytes, ..self.visitor(capacity, None) }
     }
 
     /// Returns whether the fields of spans are wanted: also before the start and while the collector is stopped, because an event in the
@@ -256,7 +267,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
             return;
         }
         // Formatted before the lock is taken: a `Debug` may log, and would wait for it.
-        let mut visitor = self.visitor(metadata.fields().len(), None);
+        let mut visitor = self.span_visitor(metadata.fields().len());
         attributes.record(&mut visitor);
         let data = SpanFields {
             name: Text::from(metadata.name()).into_shared(),
@@ -276,7 +287,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
         }
         let Some(_entered) = self.bridge.enter_uncounted() else { return };
         let Some(span) = context.span(id) else { return };
-        let mut visitor = self.visitor(0, None);
+        let mut visitor = self.span_visitor(0);
         values.record(&mut visitor);
         let (fields, step) = (shared(visitor.fields), visitor.step);
         let mut extensions = span.extensions_mut();

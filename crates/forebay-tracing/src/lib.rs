@@ -49,7 +49,7 @@
 //! | a `Debug` or `Display` panics | its field says `(panicked: MESSAGE)`; the event is counted and goes on (with `panic = "abort"` the process ends) |
 //! | a `Debug` or `Display` returns an error | its field ends with `(failed)`, and is counted ([`Counts::failed`]) |
 //! | a `Debug` logs | its event is collected; more than four within each other are left out and counted |
-//! | a text is longer than 1 MiB | it is cut, ends with `…`, and is counted ([`CollectorLayer::max_text_bytes`]); the collector has its [byte budget](forebay::Config::max_bytes) beside that |
+//! | a text is longer than 1 MiB, or 4 KiB in a span | it is cut, ends with `…`, and is counted ([`CollectorLayer::max_text_bytes`]); the collector has its [byte budget](forebay::Config::max_bytes) beside that |
 //! | text has control characters | the file sinks escape them; a writer gets what the formatter makes of them |
 //! | the process forks | in the child, every event is refused at once and counted; it may build a collector of its own |
 //! | the guard is dropped | the collector stops by its deadline; [`Guard::on_stop`] gets the report. `std::process::exit` drops nothing |

@@ -207,6 +207,22 @@ fn a_long_text_is_cut_and_counted_and_a_megabyte_passes() {
 }
 
 #[test]
+fn a_text_of_a_span_is_cut_far_earlier() {
+    let long = "x".repeat(5000);
+    let (records, report) = records_by(
+        |layer| layer,
+        || {
+            let span = tracing::info_span!("span", text = &*long, later = tracing::field::Empty).entered();
+            span.record("later", &*long);
+            tracing::info!("inside");
+        },
+    );
+    let of = |name| field(&records[0], name).as_str().map(str::len);
+    assert_eq!((of("text"), of("later")), (Some(4096 + '…'.len_utf8()), Some(4096 + '…'.len_utf8())));
+    assert_eq!(report.counts.cut, 2);
+}
+
+#[test]
 fn messages_of_a_megabyte_stay_within_the_byte_budget() {
     let gate = Gate::closed();
     let collector = Collector::builder()
