@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::collector::{Collector, StopError};
@@ -122,7 +123,7 @@ impl<E: Event> Bridge<E> {
             return None;
         }
         DEPTH.set(depth + 1);
-        Some(Entered(()))
+        Some(Entered(PhantomData))
     }
 
     /// Formats a value, as [`Formatted::of`] does, and counts a panic, an error and a cut.
@@ -222,10 +223,16 @@ impl<E: Event> fmt::Debug for Bridge<E> {
     }
 }
 
-/// Event that the calling thread is in: what [`Bridge::enter`] returns.
+/// Event that the calling thread is in: what [`Bridge::enter`] returns. It stays on its thread, and so in no task across an `await`:
+///
+/// ```compile_fail,E0277
+/// fn is_send<T: Send>(_: T) {}
+/// let collector = forebay::Collector::builder().build().unwrap();
+/// is_send(forebay::bridge::Bridge::new(collector).enter());
+/// ```
 #[derive(Debug)]
 #[must_use = "dropped at once, it marks nothing"]
-pub struct Entered(());
+pub struct Entered(PhantomData<*const ()>);
 
 impl Drop for Entered {
     fn drop(&mut self) {
@@ -278,7 +285,8 @@ impl<E: Event> Guard<E> {
         self
     }
 
-    /// Calls a function with the report when the collector was stopped, also by a drop. Its panic is caught.
+    /// Calls a function with the report when the collector was stopped, also by a drop. Its panic is caught. In a forked child, where
+    /// the collector is its parent's, it is not called.
     pub fn on_stop(mut self, report: impl FnOnce(&Report) + Send + Sync + 'static) -> Self {
         self.on_stop = Some(Box::new(report));
         self
@@ -305,7 +313,8 @@ impl<E: Event> Guard<E> {
         let stop = collector.stop_timeout(self.timeout);
         let left_in_sinks = collector.shared.registry.kept();
         let report = Report { stats: collector.stats(), stop, left_in_sinks, counts: self.counts() };
-        if let Some(on_stop) = self.on_stop.take() {
+        let on_stop = self.on_stop.take().filter(|_| !matches!(report.stop, Err(StopError::Forked)));
+        if let Some(on_stop) = on_stop {
             // Nobody is left to be told of its panic.
             _ = catch_panic(|| on_stop(&report));
         }

@@ -106,7 +106,7 @@ impl CollectorLayer {
 
     /// Makes a record of every span when it closes, named as an event is, with `.` and the name of the span behind the target. Its
     /// fields are those of the span and of those around it, and `duration`: the seconds from when it was made until it closed, by a
-    /// clock that nobody can set. Defaults to none.
+    /// clock that nobody can set. A span that has a field `duration` itself keeps that. Defaults to none.
     pub fn with_durations(mut self) -> Self {
         self.has_durations = true;
         self
@@ -337,6 +337,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
             if let Some(data) = span.extensions().get::<SpanFields>() {
                 data.inherit(visitor);
             }
+            if visitor.fields.get("duration").is_none() {
+                visitor.fields.set("duration", Value::from(duration));
+            }
         };
         let scope = |visitor: &mut Visitor<'_>| {
             if self.inherits {
@@ -346,7 +349,6 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
                     }
                 });
             }
-            visitor.fields.set("duration", Value::from(duration));
         };
         self.collect(metadata, &callsite, callsite.name.clone(), own, scope);
     }

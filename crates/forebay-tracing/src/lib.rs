@@ -51,7 +51,7 @@
 //! | a `Debug` logs | its event is collected; more than four within each other are left out and counted |
 //! | a text is longer than 1 MiB, or 4 KiB in a span | it is cut, ends with `…`, and is counted ([`CollectorLayer::max_text_bytes`]); the collector has its [byte budget](forebay::Config::max_bytes) beside that |
 //! | text has control characters | the file sinks escape them; a writer gets what the formatter makes of them |
-//! | the process forks | in the child, every event is refused at once and counted; it may build a collector of its own |
+//! | the process forks | in the child, every event is refused at once and counted; it may build a collector of its own; [`Guard::on_stop`] is not called there |
 //! | the guard is dropped | the collector stops by its deadline; [`Guard::on_stop`] gets the report. `std::process::exit` drops nothing |
 //! | a program has more than 2,048 places that log | the names of the others are made for each event |
 //!

@@ -30,6 +30,12 @@ impl From<&[u8]> for Line {
     }
 }
 
+impl From<Vec<u8>> for Line {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
 impl Deref for Line {
     type Target = [u8];
 
@@ -57,8 +63,9 @@ impl fmt::Debug for Line {
 /// Writer for the formatters of tracing-subscriber that never waits for the disk: what [`non_blocking`](crate::non_blocking) returns. Lines
 /// have no level here, and none of them is critical.
 ///
-/// Each call of `write` is one event of the collector: a formatter writes an event at once. It never fails. What is lost, the
-/// collector counts, and [`LinesSink`] marks where.
+/// What a formatter writes by way of [`make_writer`](MakeWriter::make_writer) is one event of the collector, in any number of writes. A
+/// call of `write` of this writer itself is one event each. Neither fails. What is lost, the collector counts, and [`LinesSink`] marks
+/// where.
 #[derive(Debug, Clone)]
 pub struct LineWriter(Bridge<Line>);
 
@@ -69,17 +76,17 @@ impl LineWriter {
         (Self(bridge), guard)
     }
 
-    fn push(&self, bytes: &[u8]) -> usize {
+    fn push(&self, line: impl Into<Line>) {
         if let Some(_entered) = self.0.enter() {
-            self.0.collector().collect(bytes);
+            self.0.collector().collect(line);
         }
-        bytes.len()
     }
 }
 
 impl Write for LineWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(self.push(bytes))
+        self.push(bytes);
+        Ok(bytes.len())
     }
 
     /// Does nothing: the collector delivers by itself. To wait for it, use [`Collector::flush`].
@@ -88,17 +95,30 @@ impl Write for LineWriter {
     }
 }
 
-/// Reference to a [`LineWriter`], which a formatter writes to.
-#[derive(Debug, Clone, Copy)]
-pub struct LineWriterRef<'a>(&'a LineWriter);
+/// What a formatter writes one event to. It goes to the [`LineWriter`] as a whole, when this is dropped.
+#[derive(Debug)]
+pub struct LineWriterRef<'a> {
+    writer: &'a LineWriter,
+    text: Vec<u8>,
+}
 
 impl Write for LineWriterRef<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(self.0.push(bytes))
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
+    /// Does nothing: the event is not at its end.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Drop for LineWriterRef<'_> {
+    fn drop(&mut self) {
+        if !self.text.is_empty() {
+            self.writer.push(std::mem::take(&mut self.text));
+        }
     }
 }
 
@@ -106,7 +126,7 @@ impl<'a> MakeWriter<'a> for LineWriter {
     type Writer = LineWriterRef<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        LineWriterRef(self)
+        LineWriterRef { writer: self, text: Vec::new() }
     }
 }
 

@@ -11,6 +11,25 @@ use crate::child::in_child;
 use crate::support::{Raise, alone, law};
 
 #[test]
+fn a_guard_in_a_forked_child_reports_nothing_of_its_parent() {
+    alone!();
+    let collector = Collector::builder().sink(MemorySink::new()).start().unwrap();
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    let parent = std::process::id();
+    let reports = std::sync::Arc::new(AtomicBool::new(false));
+    let said = std::sync::Arc::clone(&reports);
+    let mut guard = Some(guard.on_stop(move |_| said.store(std::process::id() != parent, Ordering::Relaxed)));
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || tracing::info!("one"));
+    let status = in_child(|| {
+        drop(guard.take());
+        !reports.load(Ordering::Relaxed)
+    });
+    assert_eq!(status, Some(0), "the child hangs or has reported");
+    drop(guard);
+    law(&collector, 1);
+}
+
+#[test]
 fn in_a_forked_child_events_are_refused_and_counted_and_it_may_log_by_itself() {
     alone!();
     let memory = MemorySink::new();

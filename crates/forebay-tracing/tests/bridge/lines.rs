@@ -127,6 +127,39 @@ fn a_writer_with_default_settings_holds_ten_thousand_lines_or_fifty_mebibytes() 
     law(guard.collector(), 0);
 }
 
+#[test]
+fn lines_of_several_threads_that_are_written_in_pieces_stay_whole() {
+    const THREADS: usize = 4;
+    const LINES: usize = 500;
+    let out = Shared::default();
+    let (writer, guard) = forebay_tracing::non_blocking(out.clone()).unwrap();
+    let barrier = std::sync::Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (writer, barrier) = (&writer, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                for line in 0..LINES {
+                    let mut one = writer.make_writer();
+                    for piece in [&*format!("{thread} "), &*format!("{line}"), "\n"] {
+                        one.write_all(piece.as_bytes()).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let collector = guard.collector().clone();
+    assert_eq!(guard.stop().lost(), 0);
+    law(&collector, (THREADS * LINES) as u64);
+    let text = out.text();
+    for thread in 0..THREADS {
+        let begin = format!("{thread} ");
+        let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(&begin)).collect();
+        assert_eq!(lines, (0..LINES).map(|line| line.to_string()).collect::<Vec<_>>());
+    }
+    assert_eq!(text.lines().count(), THREADS * LINES);
+}
+
 /// A writer that takes so many bytes, and fails once then.
 struct Fails {
     out: Shared,

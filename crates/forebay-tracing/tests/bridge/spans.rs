@@ -102,6 +102,38 @@ fn a_span_that_is_made_before_the_start_has_its_fields_in_the_events_after_it() 
 }
 
 #[test]
+fn a_span_keeps_its_own_duration_and_has_none_of_those_around_it() {
+    let body = || {
+        let _outer = tracing::info_span!("outer", duration = "its own").entered();
+        drop(tracing::info_span!("inner").entered());
+    };
+    let (closed, _) = records_by(|layer| layer.with_durations(), body);
+    let of = |name: &str| closed.iter().find(|record| record.name() == name).unwrap();
+    assert_eq!(field(of("bridge.spans.outer"), "duration").as_str(), Some("its own"));
+    assert!(field(of("bridge.spans.inner"), "duration").as_f64().is_some());
+}
+
+#[test]
+fn a_span_may_close_on_another_thread() {
+    let (closed, _) = records_by(
+        |layer| layer.with_durations(),
+        || {
+            let span = tracing::info_span!("moved", id = 7);
+            let entered = span.enter();
+            tracing::info!("here");
+            drop(entered);
+            let dispatch = tracing::dispatcher::get_default(Clone::clone);
+            let there = move || tracing::dispatcher::with_default(&dispatch, || drop(span));
+            std::thread::spawn(there).join().unwrap();
+        },
+    );
+    let names: Vec<_> = closed.iter().map(|record| record.name()).collect();
+    assert_eq!(names, ["bridge.spans", "bridge.spans.moved"]);
+    assert_eq!(field(&closed[1], "id").as_i64(), Some(7));
+    assert!(field(&closed[1], "duration").as_f64().is_some());
+}
+
+#[test]
 fn two_layers_have_the_fields_of_a_span_both() {
     let outer = forebay::sink::MemorySink::new();
     let collector = forebay::Collector::builder().sink(outer.clone()).start().unwrap();
