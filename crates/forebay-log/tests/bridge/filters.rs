@@ -8,7 +8,7 @@ use forebay::{Batch, Collector, FlushStrategy, Priority};
 use forebay_log::Logger;
 use log::{Level, LevelFilter, Log, Metadata};
 
-use crate::support::{Gate, alone, law};
+use crate::support::{Gate, HOURLY, LONG, alone, law};
 use crate::{messages, records_by};
 
 /// A value that nobody may format.
@@ -87,6 +87,19 @@ fn a_line_that_the_gate_rejects_is_counted_and_not_formatted() {
     log::info!(logger: logger, "wanted");
     assert_eq!(logger.guard().stop().lost(), 0);
     assert_eq!((law(&collector, 2).filtered, messages(&memory.events())), (1, vec!["wanted"]));
+}
+
+#[test]
+fn a_flush_waits_until_what_was_logged_before_is_delivered() {
+    let memory = MemorySink::new();
+    let collector = Collector::builder().flush(HOURLY).sink(memory.clone()).start().unwrap();
+    let logger = Logger::new(collector.clone()).flush_timeout(LONG);
+    log::set_max_level(LevelFilter::Trace);
+    log::info!(logger: logger, "before");
+    Log::flush(&logger);
+    assert_eq!(messages(&memory.events()), ["before"]);
+    assert_eq!(logger.guard().stop().lost(), 0);
+    law(&collector, 1);
 }
 
 #[test]
