@@ -158,8 +158,6 @@ pub struct LinesSink<W> {
     /// The lines of a batch. It keeps [`KEPT_BYTES`] at most.
     text: Vec<u8>,
     missing: Missing,
-    /// How many of those in `missing` the output has reported already, before a write in which every line failed.
-    marked: u64,
     /// True if a write ended within a line.
     is_torn: bool,
 }
@@ -171,7 +169,7 @@ impl<W: Write + Send> LinesSink<W> {
     pub fn new(out: W) -> Self {
         let gap_line = Box::new(|lost| format!("forebay: {lost} lines were lost here\n"));
         let (name, missing) = ("lines".to_owned(), Missing::default());
-        Self { name, out, gap_line, text: Vec::new(), missing, marked: 0, is_torn: false }
+        Self { name, out, gap_line, text: Vec::new(), missing, is_torn: false }
     }
 
     /// Sets the name that it is counted under, `lines` by default.
@@ -212,7 +210,7 @@ impl<W: Write + Send> Sink<Line> for LinesSink<W> {
         if self.is_torn {
             self.text.push(b'\n');
         }
-        let lost = self.missing.before(batch).saturating_sub(self.marked);
+        let lost = self.missing.before(batch);
         if lost > 0 {
             self.text.extend_from_slice((self.gap_line)(lost).as_bytes());
         }
@@ -226,7 +224,6 @@ impl<W: Write + Send> Sink<Line> for LinesSink<W> {
         self.text.shrink_to(KEPT_BYTES);
         let Err(error) = outcome else {
             self.missing.mark_reported(0);
-            self.marked = 0;
             return Ok(());
         };
         let mut end = begin;
@@ -235,16 +232,15 @@ impl<W: Write + Send> Sink<Line> for LinesSink<W> {
             end <= written
         });
         let failed = batch.len() as u64 - whole.count() as u64;
-        if failed < batch.len() as u64 {
-            self.missing.mark_reported(failed);
-            self.marked = 0;
-        } else {
-            // The batch may be offered again: then nothing of it is missing, and its mark stands there.
-            if written >= begin {
-                self.missing.mark_reported(0);
-                self.marked = batch.gap();
-            }
+        if written < begin {
             self.missing.add(batch);
+        } else {
+            // Offered again, the batch has its mark already.
+            self.missing.mark_reported(failed);
+        }
+        if batch.is_empty() && written == begin {
+            // An error would be about no event, and a retry would write the mark twice. `flush` tries again.
+            return Ok(());
         }
         Err(SinkError::from(error).with_failed_events(failed))
     }
