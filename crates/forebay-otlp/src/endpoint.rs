@@ -21,7 +21,10 @@ pub(crate) fn parse_url(setting: &str, url: &str, path: Option<&str>) -> Result<
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     // Also behind a slash or a question mark, which a password may have.
-    if rest.contains('@') {
+    if rest.contains('@') && !authority.contains('@') {
+        return Err(error("a URL without @, also in its path (write %40): a password may be before it"));
+    }
+    if authority.contains('@') {
         return Err(error("a URL without a user name and a password (give the header `authorization`)"));
     }
     // The client logs URLs as they are, so that a key in one would be seen.
@@ -150,6 +153,11 @@ mod tests {
             let error = error_of(url);
             assert!(!error.contains("secret") && error.contains("***"), "{error}");
         }
+        let error = error_of("http://host/secret@b");
+        assert_eq!(
+            error,
+            "URL must be a URL without @, also in its path (write %40): a password may be before it, got \"http://***@b\""
+        );
         let error = error_of("http://host/path?key=secret");
         assert_eq!(
             error,
