@@ -108,16 +108,19 @@ fn what_a_sink_logs_is_left_out_and_a_flush_ends_by_its_deadline() {
     let (memory, gate) = (MemorySink::new(), Gate::closed());
     let talks = from_fn("talks", |_: &Batch| {
         log::info!("a sink logs");
+        log::debug!("what the gate rejects is not kept away");
         Ok(())
     });
     let collector = Collector::builder()
+        .gate(GateConfig::default().with_min_priority(Priority::Normal))
         .flush(FlushStrategy::Size { events: 1 })
         .sink(memory.clone())
         .sink(talks)
         .sink(gate.sink())
         .start()
         .unwrap();
-    let guard = Logger::new(collector.clone()).flush_timeout(Duration::from_millis(1)).install().unwrap();
+    let logger = Logger::new(collector.clone()).filter("trace").unwrap();
+    let guard = logger.flush_timeout(Duration::from_millis(1)).install().unwrap();
     assert!(Logger::new(collector.clone()).install().is_err(), "a program has one logger");
     log::info!("from the loop");
     gate.await_arrivals(1);
