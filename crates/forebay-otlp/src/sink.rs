@@ -295,6 +295,12 @@ impl<E: Event + AsRef<Record>> Sink<E> for OtlpSink {
         self.buffers.resource.clear();
         resource(&mut self.buffers.resource, batch, &self.resource);
         let (offered, records) = (batch.len() as u64, Records::of(batch));
+        // User code has found the records, and may have forked: the connection is the parent's.
+        if batch.is_forked() {
+            return Err(
+                SinkError::unavailable("this is a forked child, and the batch is its parent's").permanent()
+            );
+        }
         loop {
             if let Err(error) = self.send(&records, &mut state) {
                 let failed = offered - state.delivered.min(offered);

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod chain;
+#[path = "../../../../tests/fork/child.rs"]
+#[allow(dead_code, reason = "shared with the tests of the core")]
+mod child;
 mod mapping;
 mod outcomes;
 mod requests;

@@ -9,8 +9,10 @@ use forebay::{Batch, Record};
 use forebay_otlp::OtlpSink;
 use opentelemetry_proto::tonic::common::v1::any_value::Value::{IntValue, StringValue};
 
+use crate::child::in_child;
 use crate::mapping::{logs, metrics};
 use crate::server::{Reply, Server, ok, reply};
+use crate::support::alone;
 
 fn names(body: &[u8]) -> Vec<String> {
     logs(body).into_iter().map(|log| log.event_name).collect()
@@ -52,6 +54,24 @@ fn headers_of_any_length_arrive_on_a_connection_that_is_used_again_and_the_body_
     let mut sink = OtlpSink::builder().endpoint(server.url()).header("x-huge", huge).build().unwrap();
     let error = sink.write_batch(&Batch::from_events(vec![Record::new("a")])).unwrap_err();
     assert!(!error.is_transient(), "{error}");
+}
+
+#[test]
+fn a_forked_child_leaves_the_connection_to_its_parent() {
+    alone!();
+    let server = Server::start(vec![Reply::KeepAlive]);
+    let mut sink = OtlpSink::builder().endpoint(server.url()).build().unwrap();
+    let batch = |name| Batch::from_events(vec![Record::new(name)]);
+    sink.write_batch(&batch("before")).unwrap();
+    let of_parent = batch("of the parent");
+    let status = in_child(|| {
+        let error = sink.write_batch(&of_parent).unwrap_err();
+        !error.is_transient() && error.to_string().contains("forked child")
+    });
+    assert_eq!(status, Some(0));
+    sink.write_batch(&batch("after")).unwrap();
+    let requests = [server.request(), server.request()];
+    assert_eq!(requests.map(|request| names(&request.body)), [["before"], ["after"]]);
 }
 
 #[test]

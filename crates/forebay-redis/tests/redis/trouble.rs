@@ -7,10 +7,11 @@ use forebay::{Collector, FlushStrategy, Record};
 use forebay_history::{EventQuery, History};
 use forebay_redis::{RedisHistory, RedisSink};
 
+use crate::child::in_child;
 use crate::delivery::batches;
 use crate::kills::patient;
 use crate::server::RedisServer;
-use crate::support::{law, until};
+use crate::support::{alone, law, until};
 
 /// Offers a batch, which must be refused.
 fn refusal(sink: &mut RedisSink) -> SinkError {
@@ -146,6 +147,23 @@ fn the_place_of_a_batch_that_failed_is_marked() {
     let records = history.query(&EventQuery::new()).unwrap();
     assert_eq!((records[10].name(), records[10].value()), ("forebay.gap", &forebay::Value::Integer(10)));
     assert_eq!((records.len(), history.account().unwrap().absent), (21, 10));
+}
+
+#[test]
+fn a_forked_child_leaves_the_connection_to_its_parent() {
+    alone!();
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let all = batches(30, 10);
+    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
+    sink.write_batch(&all[0]).unwrap();
+    let status = in_child(|| {
+        let error = sink.write_batch(&all[1]).unwrap_err();
+        !error.is_transient() && error.to_string().contains("forked child")
+    });
+    assert_eq!(status, Some(0));
+    assert_eq!(server.length("s"), 1);
+    sink.write_batch(&all[1]).unwrap();
+    assert_eq!(RedisHistory::open(&server.url(), "s").unwrap().account().unwrap().events, 20);
 }
 
 #[test]
