@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::collector::{Collector, StopError};
 use crate::event::{Event, Formatted, List, Priority, Record, Text};
 use crate::stats::{SinkStats, Stats, StopReport};
-use crate::sync::{Arc, Ordering, PlainU64, catch_panic, worker_of};
+use crate::sync::{Arc, Ordering, PlainU64, catch_panic, is_delivering};
 
 /// Number of events that may be within each other.
 const MAX_DEPTH: u32 = 4;
@@ -114,7 +114,7 @@ impl<E: Event> Bridge<E> {
     #[inline]
     fn enter_or(&self, refuse: impl FnOnce(&PlainU64)) -> Option<Entered> {
         let depth = DEPTH.get();
-        if worker_of() != 0 {
+        if is_delivering() {
             refuse(&self.counters.own_thread);
             return None;
         }
@@ -311,8 +311,10 @@ impl<E: Event> Guard<E> {
         self.is_stopped = true;
         let collector = &self.bridge.collector;
         let stop = collector.stop_timeout(self.timeout);
+        // In this order: what leaves a queue in between is counted once at most.
+        let stats = collector.stats();
         let left_in_sinks = collector.shared.registry.kept();
-        let report = Report { stats: collector.stats(), stop, left_in_sinks, counts: self.counts() };
+        let report = Report { stats, stop, left_in_sinks, counts: self.counts() };
         let on_stop = self.on_stop.take().filter(|_| !matches!(report.stop, Err(StopError::Forked)));
         if let Some(on_stop) = on_stop {
             // Nobody is left to be told of its panic.

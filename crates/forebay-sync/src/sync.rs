@@ -331,6 +331,16 @@ pub fn is_worker_of(address: usize) -> bool {
     WORKER_OF.try_with(|cell| cell.get().contains(&address)).unwrap_or(false)
 }
 
+/// Bit of the address of a task, whose threads run handlers of their user and deliver nothing. Addresses of collectors are even.
+pub const OF_TASK: usize = 1;
+
+/// Returns whether the calling thread delivers events of a collector, by any mark.
+#[inline]
+pub fn is_delivering() -> bool {
+    let delivers = |mark: &usize| *mark != 0 && mark & OF_TASK == 0;
+    WORKER_OF.try_with(|cell| cell.get().iter().any(delivers)).unwrap_or(false)
+}
+
 /// Returns how many threads can run at the same time; 1 if the system does not say.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

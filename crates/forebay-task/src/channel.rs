@@ -102,7 +102,7 @@ impl<T> Shared<T> {
 
     /// Returns the address under which the threads of this task are known (`sync::WorkerMark`).
     pub(crate) fn address(&self) -> usize {
-        std::ptr::from_ref(self) as usize
+        std::ptr::from_ref(self) as usize | sync::OF_TASK
     }
 
     pub(crate) fn enter(&self) {

@@ -116,6 +116,21 @@ fn final_event(collector: &Collector, memory: &MemorySink) -> (String, [i64; 5])
 }
 
 #[test]
+fn what_a_handler_and_a_source_log_goes_through_a_bridge() {
+    let bridge = forebay::bridge::Bridge::new(Collector::builder().build().unwrap());
+    let (of_source, of_handler) = (bridge.clone(), bridge.clone());
+    let mut left = 3;
+    let source = move || {
+        assert!(of_source.enter().is_some());
+        left -= 1;
+        (left > 0).then_some(left)
+    };
+    let task = task::from_fn(source).map(move |_: &i32| assert!(of_handler.enter().is_some()));
+    assert_eq!(task.gather(Gather::count()).run().unwrap().results, 2);
+    assert_eq!(bridge.counts(), forebay::bridge::Counts::default());
+}
+
+#[test]
 fn every_item_is_handled_once_and_dropped_once() {
     for (strategy, _) in strategies() {
         let (ledger, (collector, memory)) = (Ledger::default(), observed());
