@@ -641,7 +641,8 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
         if let Some(error) = failure.error {
             // Of a part, be it by a route inside, nobody knows which events.
             if failure.in_part.is_some() || error.is_of_part() || batch.is_empty() {
-                return Err(*error);
+                // Letters may be offered before the next try: another batch to the sink.
+                return Err(error.not_resumable());
             }
             self.account.note_error(&error);
         }

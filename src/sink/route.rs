@@ -54,7 +54,8 @@ pub(super) fn offer<E: Clone>(
     batch.check()?;
     let count = chosen.iter().filter(|is_in| **is_in).count();
     if count == batch.len() {
-        return sink.write_batch(batch);
+        // The next try may choose others.
+        return sink.write_batch(batch).map_err(SinkError::not_resumable);
     }
     if count == 0 {
         account.pass();

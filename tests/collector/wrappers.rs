@@ -328,6 +328,43 @@ fn a_batch_that_failed_in_part_is_tried_again_if_the_sink_remembers_which_events
 }
 
 #[test]
+fn what_may_offer_another_batch_in_between_is_not_tried_again_for_a_part() {
+    type Chain = fn(Partly) -> Box<dyn Sink<Tick>>;
+    let chains: [Chain; 3] = [
+        |sink| {
+            Box::new(sink.dead_letters(&DeadLetters::new(10)).retry(RetryPolicy::fixed(Duration::ZERO, 3)))
+        },
+        |sink| Box::new(sink.filter(|_| true).retry(RetryPolicy::fixed(Duration::ZERO, 3))),
+        |sink| Box::new(sink.route("*").retry(RetryPolicy::fixed(Duration::ZERO, 3))),
+    ];
+    for chain in chains {
+        let calls = Arc::new(AtomicU64::new(0));
+        let collector = ticks().flush(HOURLY).sink(chain(Partly(Arc::clone(&calls)))).start().unwrap();
+        (0..5).for_each(|number| _ = collector.collect(tick(number)));
+        collector.stop().unwrap();
+        let stats = law(&collector, 5);
+        assert_eq!(
+            (calls.load(Ordering::Relaxed), stats.sinks[0].delivered, stats.sinks[0].failed),
+            (1, 3, 2)
+        );
+    }
+}
+
+/// Takes all but two events of a batch, and would go on with these.
+struct Partly(Arc<AtomicU64>);
+
+impl Sink<Tick> for Partly {
+    fn name(&self) -> &str {
+        "partly"
+    }
+
+    fn write_batch(&mut self, _: &Batch<Tick>) -> Result<(), SinkError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Err(SinkError::unavailable("busy").with_failed_events(2).resumable())
+    }
+}
+
+#[test]
 fn a_destination_that_takes_parts_opens_a_breaker_and_what_it_took_is_no_dead_letter() {
     let calls = Arc::new(AtomicU64::new(0));
     let calling = Arc::clone(&calls);
