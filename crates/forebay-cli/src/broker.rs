@@ -7,8 +7,9 @@ use forebay_history::{History, HistoryError};
 
 use crate::error::Error;
 
-/// Asks for the next record of a stream; `None` if there is none yet.
-pub(crate) type Poll = Box<dyn FnMut() -> Result<Option<Record>, HistoryError>>;
+/// Asks for the next record of a stream: first up to the entry that is its last one at the begin, and then, where it goes on, for what
+/// has come since. `None` if there is none yet.
+pub(crate) type Poll = Box<dyn FnMut(bool) -> Result<Option<Record>, HistoryError>>;
 
 /// Returns whether a path is the URL of a stream.
 pub(crate) fn is_stream(path: &Path) -> bool {
@@ -25,7 +26,13 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn History>, Error> {
 #[cfg(feature = "redis")]
 pub(crate) fn follow(path: &Path) -> Result<Poll, Error> {
     let mut reader = history(path)?.reader().map_err(|error| Error::Asked(error.to_string()))?;
-    Ok(Box::new(move || reader.poll()))
+    reader.end_here()?;
+    Ok(Box::new(move |goes_on| {
+        if goes_on {
+            reader.go_on();
+        }
+        reader.poll()
+    }))
 }
 
 #[cfg(feature = "redis")]

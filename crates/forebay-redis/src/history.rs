@@ -91,7 +91,7 @@ impl RedisHistory {
 
     fn reader_up_to_now(&self) -> Result<RedisReader, HistoryError> {
         let mut reader = self.reader().map_err(|error| HistoryError::new(&self.stream, error))?;
-        reader.end = Some(reader.last()?);
+        reader.end_here()?;
         Ok(reader)
     }
 }
@@ -216,6 +216,21 @@ impl RedisReader {
         }
     }
 
+    /// Makes [`poll`](Self::poll) return `None` behind the entry that is the last one now, however fast the stream grows.
+    ///
+    /// # Errors
+    ///
+    /// The server does not answer.
+    pub fn end_here(&mut self) -> Result<(), HistoryError> {
+        self.end = Some(self.last()?);
+        Ok(())
+    }
+
+    /// Makes [`poll`](Self::poll) go on with what has come since [`end_here`](Self::end_here).
+    pub fn go_on(&mut self) {
+        self.end = None;
+    }
+
     /// Returns what was read so far.
     pub fn account(&self) -> Account {
         self.account
@@ -306,7 +321,12 @@ fn bytes_of(entry: &StreamId) -> Option<&[u8]> {
 /// Returns the records of an entry.
 fn records_of(entry: &StreamId) -> Result<VecDeque<Record>, String> {
     for field in [FIRST, COUNT, GAP] {
-        entry.get::<u64>(field).ok_or_else(|| format!("field {field:?} must be a number, and is not"))?;
+        entry.get::<u64>(field).ok_or_else(|| {
+            format!(
+                "field {field:?} must be a number, got {:?}",
+                entry.get::<String>(field).unwrap_or_default()
+            )
+        })?;
     }
     let lines = bytes_of(entry).ok_or_else(|| format!("field {EVENTS:?} is missing"))?;
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use forebay::{Event, Pattern, Record, Value};
-use forebay_history::RecordFollower;
+use forebay_history::{HistoryError, RecordFollower};
 
 use crate::args::{Form, Tail};
 use crate::broker;
@@ -137,13 +137,20 @@ fn of_stdin(asked: &Tail, pattern: &Pattern, form: Form, out: &mut Out) -> Resul
 /// Prints the last events of a stream; and with -f what comes.
 fn of_stream(asked: &Tail, pattern: &Pattern, form: Form, out: &mut Out) -> Result<u8, Error> {
     let (mut poll, mut last, mut is_empty) = (broker::follow(&asked.path)?, VecDeque::new(), true);
-    while let Some(record) = poll()? {
-        if matches(pattern, &record) {
-            is_empty = false;
-            last.push_back(record);
-            if last.len() > asked.lines {
-                last.pop_front();
+    let mut said = String::new();
+    loop {
+        match poll(false) {
+            Ok(None) => break,
+            Ok(Some(record)) if matches(pattern, &record) => {
+                is_empty = false;
+                last.push_back(record);
+                if last.len() > asked.lines {
+                    last.pop_front();
+                }
             }
+            Ok(Some(_)) => {}
+            // An entry of somebody else: the others are read. A server that does not answer says so twice.
+            Err(error) => complain_of(error, &mut said).map_err(Error::from)?,
         }
     }
     last.iter().try_for_each(|record| print(record, None, form, out))?;
@@ -153,14 +160,34 @@ fn of_stream(asked: &Tail, pattern: &Pattern, form: Form, out: &mut Out) -> Resu
     }
     drop(last);
     loop {
-        while let Some(record) = poll()? {
-            if matches(pattern, &record) {
-                print(&record, None, form, out)?;
+        match poll(true) {
+            Ok(Some(record)) => {
+                said.clear();
+                if matches(pattern, &record) {
+                    print(&record, None, form, out)?;
+                }
+                continue;
             }
+            Ok(None) => {}
+            // It may come back.
+            Err(error) => _ = complain_of(error, &mut said),
         }
         out.flush()?;
         std::thread::sleep(INTERVAL);
     }
+}
+
+/// Says what went wrong, unless that was said last: then it is returned.
+fn complain_of(error: HistoryError, said: &mut String) -> Result<(), HistoryError> {
+    let what = Error::from(error);
+    let text = what.to_string();
+    if *said == text {
+        let Error::Read(error) = what else { return Ok(()) };
+        return Err(error);
+    }
+    complain(&what);
+    *said = text;
+    Ok(())
 }
 
 fn none_in(path: &Path) -> Error {

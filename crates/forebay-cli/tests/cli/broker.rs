@@ -48,6 +48,33 @@ fn a_stream_is_queried_and_followed_as_a_run_is() {
 }
 
 #[test]
+fn a_stream_is_followed_across_an_entry_of_somebody_else_and_a_restart_of_the_server() {
+    let Some(mut server) = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+        return;
+    };
+    collect(&server, 0..3);
+    server.run(&["XADD", "forebay:job/0", "*", "temperature", "20"]);
+    collect(&server, 3..6);
+    let url = format!("{}forebay:job/0", server.url());
+    let output = forebay(&["tail", &url]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 6);
+    assert_eq!(said(&output).lines().count(), 1, "{}", said(&output));
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let command = command.args(["tail", "-f", "-n", "1", "--json", &url]);
+    let mut tail = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("\"step\":5"));
+    server.kill();
+    server.restart();
+    collect(&server, 6..7);
+    let next = lines.next().unwrap().unwrap();
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    assert!(next.contains("\"step\":6"), "{next}");
+}
+
+#[test]
 fn a_stream_that_cannot_be_read_is_one_line_without_its_password() {
     let Some(mut server) = RedisServer::start(&[]) else { return };
     let url = server.url().replace("//", "//:secret@");
