@@ -153,8 +153,10 @@ impl OtlpBuilder {
     }
 
     /// Sets the endpoint of all signals: `/v1/logs` and `/v1/metrics` are appended to its path. Defaults to `http://localhost:4318`.
+    /// It takes the place of endpoints that were set for one signal before.
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.all.endpoint = Some(("the endpoint".to_owned(), url.into()));
+        (self.logs.endpoint, self.metrics.endpoint) = (None, None);
         self
     }
 

@@ -113,6 +113,15 @@ fn variables_of_a_signal_go_before_those_of_all_and_methods_before_both() {
     let (logs, metrics) = (all.request(), all.request());
     assert_eq!((logs.line.as_str(), metrics.line.as_str()), ("POST / HTTP/1.1", "POST /v1/metrics HTTP/1.1"));
     assert_eq!(metrics.header("content-encoding"), None);
+    // The endpoint of all signals, too, takes the place of what a variable says for one.
+    builder()
+        .metrics(false)
+        .endpoint(format!("{}/here", all.url()))
+        .build()
+        .unwrap()
+        .write_batch(&batch())
+        .unwrap();
+    assert_eq!(all.request().line, "POST /here/v1/logs HTTP/1.1");
 }
 
 #[test]
