@@ -1,7 +1,6 @@
 //! Bridge from [`log`] to [`forebay`]: a logger that makes a record of every line, which another thread writes.
 //!
-//! It waits for no file, but for one case: an `Error` is critical, and waits a moment where the lane of critical events is full (see the
-//! table). What is lost when a sink is too slow is counted by its reason, and marked at its place in the output. [`Logger`] has an example.
+//! It waits for no file. An `Error` is critical: if the lane of critical events is full, it waits for space, at most 100 ms by default. What is lost when a sink is too slow is counted by its reason, and marked at its place in the output. [`Logger`] has an example.
 //!
 //! # What happens when
 //!
@@ -19,7 +18,8 @@
 //! | the process forks | in the child, every line is refused at once and counted |
 //! | the guard is dropped | the collector stops by its deadline; [`Guard::on_stop`] gets the report. `std::process::exit` drops nothing |
 //!
-//! A line of more than 2,048 different targets and keys costs one allocation more.
+//! The names of targets and keys, and messages without arguments, are kept in a table of 2,048. Each that finds no place costs an allocation in
+//! every line.
 
 mod sync;
 

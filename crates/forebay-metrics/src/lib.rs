@@ -5,7 +5,7 @@
 //!
 //! | metric | record, once an interval |
 //! |---|---|
-//! | counter | its name with the total, if that has changed. One that was just registered is 0 |
+//! | counter | its name with the total, if that has changed. A counter that nobody has incremented yet is sampled once, as 0 |
 //! | gauge | its name with the number, if that has changed |
 //! | histogram | its name with a [`Histogram`](forebay::Histogram) of the numbers since the last sample, if there were any. A bin is as wide as an eighth of its lower edge at most. Only bins with numbers are in it, between the smallest and the largest number: two samples have other edges, and to add them up takes a merge of edges |
 //! | label | metadata of its name; `label.NAME` where the name begins with `metric.` or an earlier label has it |

@@ -43,7 +43,8 @@
 //! A transient failure is tried again by [`retry`](forebay::sink::SinkExt::retry), which also runs the sink on a thread of its own.
 //! Without it, the batch fails, and a slow server delays the other sinks: so put it around.
 //!
-//! A user of the server needs the rights `+xadd +xrange +xrevrange +xinfo +multi +exec`.
+//! A user of the server needs the rights `+xadd +xrange +xrevrange +xinfo +multi +exec`, and `+select` where the URL names a
+//! database other than 0.
 //!
 //! # Examples
 //!

@@ -1,7 +1,7 @@
 //! Bridge from [`tracing`] to [`forebay`]: a layer that makes records of events, and a writer for those who keep their formatter.
 //!
-//! Neither waits for a file, but for one case: an `ERROR` is critical, and waits a moment where the lane of critical events is full (see
-//! the table). What is lost when a sink is too slow is counted by its reason, and marked at its place in the output.
+//! Neither waits for a file. An `ERROR` of the layer is critical: if the lane of critical events is full, it waits for space, at most 100 ms by
+//! default. What is lost when a sink is too slow is counted by its reason, and marked at its place in the output.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,10 +50,10 @@
 //! | a `Debug` or `Display` returns an error | its field ends with `(failed)`, and is counted ([`Counts::failed`]) |
 //! | a `Debug` logs | its event is collected; more than four within each other are left out and counted |
 //! | a text is longer than 1 MiB, or 4 KiB in a span | it is cut, ends with `…`, and is counted ([`CollectorLayer::max_text_bytes`]); the collector has its [byte budget](forebay::Config::max_bytes) beside that |
-//! | text has control characters | the file sinks escape them; a writer gets what the formatter makes of them |
+//! | text has control characters | `JsonLinesSink` and `TextLinesSink::create` escape them; a writer gets what the formatter makes of them |
 //! | the process forks | in the child, every event is refused at once and counted; it may build a collector of its own; [`Guard::on_stop`] is not called there |
 //! | the guard is dropped | the collector stops by its deadline; [`Guard::on_stop`] gets the report. `std::process::exit` drops nothing |
-//! | a program has more than 2,048 places that log | the names of the others are made for each event |
+//! | a program has more than about 2,048 events and spans in its code | the names of the others are made for each event |
 //!
 //! [`tracing`]: https://docs.rs/tracing
 
