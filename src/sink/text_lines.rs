@@ -72,6 +72,8 @@ pub struct TextLinesSink<E = Record> {
     missing: Missing,
     /// The formatted batch.
     lines: Vec<u8>,
+    /// A formatted event: user code gets at no other line.
+    line: Vec<u8>,
     /// Error beside the events that was not reported yet.
     trouble: Option<io::Error>,
 }
@@ -97,8 +99,8 @@ impl<E: Display> TextLinesSink<E> {
 }
 
 impl<E> TextLinesSink<E> {
-    /// Creates a sink whose lines `format` appends to the bytes that it is given. What it appends is written as it is. An event whose
-    /// `format` fails or panics fails alone.
+    /// Creates a sink whose lines `format` appends to the empty vector that it is given. What is in it then is written as it is, with a
+    /// line break at its end. An event whose `format` fails or panics fails alone.
     ///
     /// # Errors
     ///
@@ -146,6 +148,7 @@ impl<E> TextLinesSink<E> {
             keep: None,
             missing: Missing::default(),
             lines: Vec::new(),
+            line: Vec::new(),
             trouble: None,
         })
     }
@@ -292,17 +295,17 @@ impl<E> Sink<E> for TextLinesSink<E> {
         }
         let (mut refused, mut panics) = (0, Panics::of("an event's format"));
         for event in batch {
-            let begin = self.lines.len();
-            let formatted = panics.catch(|| (self.format)(event, &mut self.lines));
-            if matches!(formatted, Some(Ok(()))) {
-                if self.lines.last() != Some(&b'\n') || self.lines.len() == begin {
+            self.line.clear();
+            if matches!(panics.catch(|| (self.format)(event, &mut self.line)), Some(Ok(()))) {
+                self.lines.extend_from_slice(&self.line);
+                if self.line.last() != Some(&b'\n') {
                     self.lines.push(b'\n');
                 }
             } else {
-                self.lines.truncate(begin);
                 refused += 1;
             }
         }
+        empty(&mut self.line);
         // Formatted by user code, which may have forked.
         batch.check()?;
         let written = self.roll().and_then(|()| self.file.write_found(&self.lines));

@@ -167,6 +167,33 @@ fn an_event_that_cannot_be_formatted_fails_alone_and_is_marked_with_what_was_evi
 }
 
 #[test]
+fn a_format_gets_at_no_other_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.log");
+    let mut sink = TextLinesSink::create_with(&path, |event: &u32, line| {
+        line.clear();
+        line.extend_from_slice(event.to_string().as_bytes());
+        match event {
+            2 => *line = b"two".to_vec(),
+            3 => line.clear(),
+            4 => {
+                *line = Vec::new();
+                return Err(std::fmt::Error);
+            }
+            _ => {}
+        }
+        Ok(())
+    })
+    .unwrap()
+    .roll_at(1000);
+    let mut batch = Batch::from_events(vec![1, 2, 3, 4]);
+    batch.add_gap(5);
+    assert_eq!(sink.write_batch(&batch).unwrap_err().failed_events(), Some(1));
+    assert_eq!(text(&path), "forebay: 5 lines were lost here\n1\ntwo\n\n");
+    assert_eq!(sink.write_batch(&Batch::from_events(vec![4])).unwrap_err().failed_events(), Some(1));
+}
+
+#[test]
 fn a_batch_that_a_full_disk_refuses_is_missing_where_it_was() {
     // What is left of the files, on any file system: a folder at the path of the next part.
     let folder = tempfile::tempdir().unwrap();
