@@ -184,6 +184,12 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
+/// Follows all symbolic links on the way to a file, and creates its folder. Stops where a link stands for a descriptor.
+pub(super) fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let path = resolve(path)?;
+    if is_descriptor(&path) { Ok(path) } else { in_real_folder(&path) }
+}
+
 /// Creates the folder of a file, and returns the path of the file in it without the symbolic links that lead to the folder: one
 /// that is named `latest`, say, leads elsewhere once the next run has begun.
 pub(crate) fn in_real_folder(path: &Path) -> io::Result<PathBuf> {

@@ -35,6 +35,7 @@ use files::{Files, Place};
 /// * A file that would grow beyond [`roll_at`](Self::roll_at) is followed by another part: `app.2026-11-30.1.log`, `app.2026-11-30.2.log`,
 ///   and without days `app.1.log`. Part 0 has no number. A restart goes on in the last part.
 /// * [`keep`](Self::keep) removes the oldest files. A file of another name is somebody else's, and is never removed.
+/// * Symbolic links are followed once, when the sink is created: all files lie beside the one that `path` leads to.
 ///
 /// # Examples
 ///

@@ -49,6 +49,21 @@ fn daily(folder: &Path, time: &Time) -> TextLinesSink {
     TextLinesSink::create(folder.join("app.log")).unwrap().dated_by(time.clock()).unwrap().daily().unwrap()
 }
 
+/// Returns the name of a part of `app.log`.
+fn part(number: u32) -> String {
+    format!("app.{number}.log")
+}
+
+/// Writes one line of ten bytes: its number.
+fn line(sink: &mut TextLinesSink, number: u32) {
+    sink.write_batch(&Batch::from_events(vec![Record::new(format!("{number:09}"))])).unwrap();
+}
+
+/// Returns the numbers of the lines in a file.
+fn numbers(path: impl AsRef<Path>) -> Vec<u32> {
+    text(path).lines().map(|line| line.parse().unwrap()).collect()
+}
+
 /// Delivers one event.
 #[track_caller]
 fn deliver(collector: &Collector, name: &'static str) {
@@ -118,6 +133,37 @@ fn a_file_that_would_grow_too_large_is_followed_by_another_part_also_after_a_res
     run(1);
     // A daily file begins without a number, and the sink that has begun it removes the oldest.
     assert_eq!(names(path).last().unwrap(), "app.2026-12-01.log");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_is_followed_once_when_the_sink_is_created() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("1"), folder.path().join("2"));
+    let latest = folder.path().join("latest");
+    let run = |folder: &Path| {
+        fs::create_dir(folder).unwrap();
+        symlink(folder, &latest).unwrap();
+        let mut sink = TextLinesSink::create(latest.join("app.log")).unwrap().roll_at(10).keep(2);
+        (0..2).for_each(|number| line(&mut sink, number));
+        sink
+    };
+    let mut sink = run(&first);
+    fs::remove_file(&latest).unwrap();
+    let _next = run(&second);
+    (2..5).for_each(|number| line(&mut sink, number));
+    assert_eq!(
+        (names(&first), names(&second)),
+        (vec![part(3), part(4)], vec![part(1), "app.log".to_owned()])
+    );
+    assert_eq!((numbers(second.join("app.log")), numbers(second.join(part(1)))), (vec![0], vec![1]));
+    // And one at the end of the path: the parts lie beside the file.
+    let link = folder.path().join("link.log");
+    symlink(first.join("other.log"), &link).unwrap();
+    let mut sink = TextLinesSink::create(&link).unwrap().roll_at(10);
+    (0..2).for_each(|number| line(&mut sink, number));
+    assert_eq!(names(&first)[2..], ["other.1.log", "other.log"]);
 }
 
 #[test]

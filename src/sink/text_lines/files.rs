@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::super::append::Append;
-use super::super::target::real_folder;
+use super::super::target::{real_folder, real_path};
 
 /// Number of characters of a day: `2026-11-30`.
 const DAY: usize = 10;
@@ -14,7 +14,7 @@ const DAY: usize = 10;
 /// The files of a sink: `STEM.EXTENSION`, with the day and the part before the extension.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// Path as it was given, made absolute.
+    /// Path without symbolic links: one that is named `latest`, say, leads elsewhere once the next run has begun.
     path: PathBuf,
     /// True if the name of a file has its day.
     pub(super) is_daily: bool,
@@ -30,7 +30,9 @@ pub(super) struct Place {
 impl Files {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         // Whatever the process makes its working directory later.
-        Ok(Self { path: std::path::absolute(path)?, is_daily: false })
+        let path = std::path::absolute(path)?;
+        let real = real_path(&path).map_err(|error| cannot_write(&path, error))?;
+        Ok(Self { path: real, is_daily: false })
     }
 
     /// Returns the day of a moment in UTC; nothing where files have none.
@@ -49,9 +51,7 @@ impl Files {
     /// Opens a file.
     pub(super) fn open(&self, place: &Place) -> io::Result<Append> {
         let path = self.path_of(place);
-        Append::open(&path).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot write to {}: {error}", path.display()))
-        })
+        Append::open(&path).map_err(|error| cannot_write(&path, error))
     }
 
     /// Returns whether nothing has the name of a file.
@@ -152,6 +152,11 @@ impl Files {
     }
 }
 
+/// Adds the path to an error.
+fn cannot_write(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write to {}: {error}", path.display()))
+}
+
 /// The last second of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn only_names_that_the_sink_gives_are_its_own() {
-        let mut files = Files::of(Path::new("logs/app.log")).unwrap();
+        let mut files = Files { path: "/logs/app.log".into(), is_daily: false };
         let place = |day: &str, part| Place { day: day.to_owned(), part };
         for place in [place("", 0), place("", 1), place("", 12)] {
             let path = files.path_of(&place);
