@@ -21,6 +21,7 @@ pub(crate) mod json_lines;
 mod map;
 mod memory;
 mod missing;
+mod numbers;
 pub(crate) mod panics;
 mod presence;
 mod rate_limited;
