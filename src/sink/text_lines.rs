@@ -18,7 +18,7 @@ use crate::batch::Batch;
 use crate::buffer::empty;
 use crate::escape::Escaping;
 use crate::event::Record;
-use files::{Files, Place};
+use files::{Files, Place, cannot_write};
 
 /// Sink that appends events to a file, one line of text each; by [`daily`](Self::daily), to a file a day.
 ///
@@ -32,9 +32,12 @@ use files::{Files, Place};
 /// * A file of a day has the day in its name: `app.log` becomes `app.2026-11-30.log`. **The day is that of UTC**, as in
 ///   tracing-appender; [`dated_by`](Self::dated_by) sets another clock, for local days. A batch goes into the file of the day on which it
 ///   is written, as a whole. Should the clock go back, lines stay in the later file.
-/// * A file that would grow beyond [`roll_at`](Self::roll_at) is followed by another part: `app.2026-11-30.1.log`, `app.2026-11-30.2.log`,
-///   and without days `app.1.log`. Part 0 has no number. A restart goes on in the last part.
-/// * [`keep`](Self::keep) removes the oldest files. A file of another name is somebody else's, and is never removed.
+/// * A file that would grow beyond [`roll_at`](Self::roll_at) is followed by another part: `app.2026-11-30.000001.log`,
+///   `app.2026-11-30.000002.log`, and without days `app.000001.log`. Part 0 has no number. A part begins under a name that nothing has; a
+///   restart goes on in the last one. The name of part 1,899,999 is the last.
+/// * [`keep`](Self::keep) removes the oldest files. A file of another name is somebody else's, and is never removed: a number that is not
+///   written in six digits or reads as a date, `app.8080.log` or `app.202611.log`, or one that is more than 100,000 above the lower ones.
+///   So a restart where no part below 100,000 is left begins at part 0. Any other six digits are a part: name no file of yours so.
 /// * Symbolic links are followed once, when the sink is created: all files lie beside the one that `path` leads to.
 ///
 /// # Examples
@@ -69,6 +72,8 @@ pub struct TextLinesSink<E = Record> {
     clock: Box<dyn FnMut() -> SystemTime + Send>,
     max_bytes: Option<u64>,
     keep: Option<usize>,
+    /// True if the last part could not be opened when that was due: the first batch tries again.
+    is_behind: bool,
     /// Events that were lost on the way into this file and are not marked in it yet.
     missing: Missing,
     /// The formatted batch.
@@ -147,6 +152,7 @@ impl<E> TextLinesSink<E> {
             clock: Box::new(SystemTime::now),
             max_bytes: None,
             keep: None,
+            is_behind: false,
             missing: Missing::default(),
             lines: Vec::new(),
             line: Vec::new(),
@@ -195,14 +201,19 @@ impl<E> TextLinesSink<E> {
         Ok(self)
     }
 
-    /// Begins another part before a file would grow beyond that many bytes. A batch is never split. Defaults to no limit.
+    /// Begins another part before a file would grow beyond that many bytes, and goes on in the last part that is there. A batch is never
+    /// split. Defaults to no limit: then everything goes into part 0.
     pub fn roll_at(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
+        if !self.files.is_daily {
+            self.is_behind = self.reopen().is_err();
+        }
         self
     }
 
     /// Keeps that many files, the one that is open among them, and removes the oldest when another is begun. Defaults to all. A file
-    /// that cannot be removed stays, and is reported.
+    /// that cannot be removed stays, and is reported; one later than the file that is open stays as well, such as one of a clock that was
+    /// ahead. Of several sinks on one path, set it for one alone: it removes what the others write.
     pub fn keep(mut self, files: usize) -> Self {
         self.keep = Some(files.max(1));
         self
@@ -228,7 +239,8 @@ impl<E> TextLinesSink<E> {
     /// Opens the last part of today.
     fn reopen(&mut self) -> io::Result<()> {
         let day = self.files.day((self.clock)());
-        let place = self.files.last_part(day)?;
+        let place = self.last_part(day)?;
+        self.is_behind = false;
         if place == self.place {
             return Ok(());
         }
@@ -243,6 +255,14 @@ impl<E> TextLinesSink<E> {
         Ok(())
     }
 
+    /// Returns the last part of a day. A pipe or a device has no parts.
+    fn last_part(&self, day: String) -> io::Result<Place> {
+        if day.is_empty() && !self.file.target().is_own_file() {
+            return Ok(self.place.clone());
+        }
+        self.files.last_part(day, &self.place)
+    }
+
     /// Begins the file of the next day or the next part, if it is time for that.
     fn roll(&mut self) -> io::Result<()> {
         let day = self.files.day((self.clock)());
@@ -251,16 +271,17 @@ impl<E> TextLinesSink<E> {
         let is_full = self.file.length() > 0
             && self.file.target().is_own_file()
             && self.max_bytes.is_some_and(|max| length > max);
-        let next = if day > self.place.day {
-            self.files.last_part(day)?
+        (self.place, self.file) = if self.is_behind || day > self.place.day {
+            let next = self.last_part(day)?;
+            let file = self.files.open(&next)?;
+            (next, file)
         } else if is_full {
-            Place { day: self.place.day.clone(), part: self.place.part.saturating_add(1) }
+            self.files.begin_part(&self.place)?
         } else {
             return Ok(());
         };
-        self.file = self.files.open(&next)?;
-        self.place = next;
-        let removed = self.keep.map_or(Ok(()), |keep| self.files.retain(keep));
+        self.is_behind = false;
+        let removed = self.keep.map_or(Ok(()), |keep| self.files.retain(keep, &self.place));
         if let Err(error) = removed {
             self.trouble.get_or_insert(error);
         }
@@ -286,7 +307,7 @@ impl<E> Sink<E> for TextLinesSink<E> {
         let missing = self.missing.before(batch);
         if let Err(error) = self.file.find_again(batch.moment(), |_| {}) {
             self.missing.add(batch);
-            return Err(error.into());
+            return Err(cannot_write(self.file.path(), error).into());
         }
         self.lines.clear();
         // In case that a torn line is to be closed.

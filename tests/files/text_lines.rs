@@ -51,7 +51,7 @@ fn daily(folder: &Path, time: &Time) -> TextLinesSink {
 
 /// Returns the name of a part of `app.log`.
 fn part(number: u32) -> String {
-    format!("app.{number}.log")
+    format!("app.{number:06}.log")
 }
 
 /// Writes one line of ten bytes: its number.
@@ -126,13 +126,95 @@ fn a_file_that_would_grow_too_large_is_followed_by_another_part_also_after_a_res
     run(2);
     assert_eq!(names(path), ["app.2026-11-30.log"]);
     run(3);
-    assert_eq!(names(path), ["app.2026-11-30.1.log", "app.2026-11-30.2.log", "app.2026-11-30.log"]);
+    assert_eq!(names(path), ["app.2026-11-30.000001.log", "app.2026-11-30.000002.log", "app.2026-11-30.log"]);
     run(1);
-    assert_eq!(text(path.join("app.2026-11-30.2.log")), "123456789\n123456789\n");
+    assert_eq!(text(path.join("app.2026-11-30.000002.log")), "123456789\n123456789\n");
     time.advance(10);
     run(1);
     // A daily file begins without a number, and the sink that has begun it removes the oldest.
     assert_eq!(names(path).last().unwrap(), "app.2026-12-01.log");
+}
+
+#[test]
+fn a_restart_goes_on_in_the_last_part_and_keeps_the_newest_also_without_days() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let run = |lines: std::ops::Range<u32>| {
+        let mut sink = TextLinesSink::create(path.join("app.log")).unwrap().roll_at(20).keep(3);
+        lines.for_each(|number| line(&mut sink, number));
+        sink.path().file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    assert_eq!(run(0..12), part(5));
+    assert_eq!(names(path), [part(3), part(4), part(5)]);
+    assert_eq!(run(12..15), part(7));
+    assert_eq!(names(path), [part(5), part(6), part(7)]);
+    assert_eq!(run(0..0), part(7), "what is open is known before the first line");
+    assert_eq!(run(15..16), part(7));
+    let kept: Vec<_> = names(path).iter().flat_map(|name| numbers(path.join(name))).collect();
+    assert_eq!(kept, [10, 11, 12, 13, 14, 15]);
+}
+
+#[test]
+fn sinks_on_one_path_begin_parts_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let sink = || TextLinesSink::create(path.join("app.log")).unwrap().roll_at(20);
+    let (mut one, mut other) = (sink(), sink());
+    (0..5).for_each(|number| line(&mut one, number));
+    assert_eq!(one.path(), path.join(part(2)));
+    line(&mut other, 5);
+    assert_eq!(other.path(), path.join(part(3)), "neither the oldest nor what the first sink writes");
+    assert_eq!((numbers(path.join(part(2))), numbers(path.join(part(3)))), (vec![4], vec![5]));
+}
+
+#[test]
+fn what_a_clock_that_was_ahead_has_left_costs_no_newer_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, time) = (folder.path(), Time::new());
+    let file = |day: &str| path.join(format!("app.{day}.log"));
+    for day in ["2026-11-28", "2026-11-29", "2099-01-01"] {
+        fs::write(file(day), "an earlier run\n").unwrap();
+    }
+    let mut sink = daily(path, &time).roll_at(20).keep(2);
+    (0..3).for_each(|number| line(&mut sink, number));
+    assert_eq!((numbers(file("2026-11-30")), numbers(sink.path())), (vec![0, 1], vec![2]));
+    time.advance(10);
+    line(&mut sink, 3);
+    assert_eq!(numbers(file("2026-12-01")), [3]);
+    assert_eq!(names(path).len(), 3, "two, and the one from the future: {:?}", names(path));
+}
+
+#[test]
+fn files_of_others_with_a_number_in_their_name_are_neither_continued_nor_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    // Of another rank, of a day, of a month, of a port, of a process, and a folder.
+    let others =
+        ["1", "01", "20261130", "202611", "261130", "8080", "234567", "234568", "1899999", "2000000"];
+    let others: Vec<_> = others.iter().map(|other| path.join(format!("app.{other}.log"))).collect();
+    for other in &others {
+        fs::write(other, "somebody else's").unwrap();
+    }
+    for run in 0..2 {
+        let mut sink = TextLinesSink::create(path.join("app.log")).unwrap().roll_at(20).keep(1);
+        (0..5).for_each(|number| line(&mut sink, 10 * run + number));
+    }
+    assert!(others.iter().all(|other| text(other) == "somebody else's"));
+    assert_eq!(names(path).len(), others.len() + 1);
+}
+
+#[test]
+fn a_name_that_is_taken_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    fs::create_dir(path.join(part(1))).unwrap();
+    let mut sink = TextLinesSink::create(path.join("app.log")).unwrap().roll_at(20);
+    (0..3).for_each(|number| line(&mut sink, number));
+    assert_eq!((numbers(path.join("app.log")), numbers(path.join(part(2)))), (vec![0, 1], vec![2]));
+    let time = Time::new();
+    fs::create_dir(path.join("app.2026-11-30.log")).unwrap();
+    line(&mut daily(path, &time), 3);
+    assert_eq!(numbers(path.join("app.2026-11-30.000001.log")), [3]);
 }
 
 #[cfg(unix)]
@@ -160,10 +242,10 @@ fn a_link_is_followed_once_when_the_sink_is_created() {
     assert_eq!((numbers(second.join("app.log")), numbers(second.join(part(1)))), (vec![0], vec![1]));
     // And one at the end of the path: the parts lie beside the file.
     let link = folder.path().join("link.log");
-    symlink(first.join("other.log"), &link).unwrap();
+    symlink(first.join("app.log"), &link).unwrap();
     let mut sink = TextLinesSink::create(&link).unwrap().roll_at(10);
-    (0..2).for_each(|number| line(&mut sink, number));
-    assert_eq!(names(&first)[2..], ["other.1.log", "other.log"]);
+    line(&mut sink, 5);
+    assert_eq!(names(&first), [part(3), part(4), part(5)]);
 }
 
 #[test]
@@ -241,21 +323,20 @@ fn a_format_gets_at_no_other_line() {
 
 #[test]
 fn a_batch_that_a_full_disk_refuses_is_missing_where_it_was() {
-    // What is left of the files, on any file system: a folder at the path of the next part.
+    // On any file system: a folder at the path.
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("app.log");
-    let mut sink = TextLinesSink::create(&path).unwrap().roll_at(1).gap_line(|lost| format!("{lost} lost\n"));
+    let path: PathBuf = folder.path().join("app.log");
+    let mut sink = TextLinesSink::create(&path).unwrap().gap_line(|lost| format!("{lost} lost\n"));
     let batch = |name: &'static str| Batch::from_events(vec![Record::new(name), Record::new(name)]);
-    sink.write_batch(&batch("first")).unwrap();
-    let next: PathBuf = folder.path().join("app.1.log");
-    fs::create_dir(&next).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
     for _ in 0..2 {
         let error = sink.write_batch(&batch("refused")).unwrap_err();
-        assert!(error.to_string().contains("app.1.log") && error.failed_events().is_none(), "{error}");
+        assert!(error.to_string().contains("app.log") && error.failed_events().is_none(), "{error}");
     }
-    fs::remove_dir(&next).unwrap();
+    fs::remove_dir(&path).unwrap();
     sink.write_batch(&batch("last")).unwrap();
-    assert_eq!((text(&path), text(&next)), ("first\nfirst\n".into(), "4 lost\nlast\nlast\n".into()));
+    assert_eq!(text(&path), "4 lost\nlast\nlast\n");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::super::append::Append;
+use super::super::numbers::{MAX_GAP, next, numbered, parse};
 use super::super::target::{real_folder, real_path};
 
 /// Number of characters of a day: `2026-11-30`.
@@ -20,11 +21,20 @@ pub(super) struct Files {
     pub(super) is_daily: bool,
 }
 
-/// The day of a file, empty where files have none, and its part. In the order of time.
+/// The day of a file, empty where files have none, and the number of its part, 0 for the first. In the order of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) day: String,
     pub(super) part: u64,
+}
+
+/// Something in the folder that has a name of this sink.
+#[derive(Debug)]
+struct Existing {
+    place: Place,
+    path: PathBuf,
+    /// `None` where it cannot be looked at.
+    kind: Option<fs::FileType>,
 }
 
 impl Files {
@@ -54,6 +64,37 @@ impl Files {
         Append::open(&path).map_err(|error| cannot_write(&path, error))
     }
 
+    /// Begins the next part of the day of the file that is open, under a name that nothing has.
+    pub(super) fn begin_part(&self, open: &Place) -> io::Result<(Place, Append)> {
+        let mut place = self
+            .existing(open)?
+            .into_iter()
+            .map(|other| other.place)
+            .fold(open.clone(), |last, other| if other.day == open.day { last.max(other) } else { last });
+        loop {
+            let Some(part) = next(place.part) else {
+                return Err(io::Error::other(format!(
+                    "no number is left for a part of {}",
+                    self.path.display()
+                )));
+            };
+            place.part = part;
+            let path = self.path_of(&place);
+            match fs::OpenOptions::new().append(true).create_new(true).open(&path) {
+                // Somebody else was here meanwhile, or what has the name is nobody's part.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(cannot_write(&path, error)),
+                Ok(_) => {
+                    let opened = self.open(&place);
+                    if opened.is_err() {
+                        _ = fs::remove_file(&path);
+                    }
+                    return opened.map(|file| (place, file));
+                }
+            }
+        }
+    }
+
     /// Returns whether nothing has the name of a file.
     pub(super) fn is_free(&self, place: &Place) -> bool {
         fs::symlink_metadata(self.path_of(place)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
@@ -69,7 +110,7 @@ impl Files {
             name = format!("{name}.{}", place.day);
         }
         if place.part > 0 {
-            name = format!("{name}.{}", place.part);
+            name = format!("{name}.{}", numbered(place.part));
         }
         if !extension.is_empty() {
             name = format!("{name}.{extension}");
@@ -83,19 +124,26 @@ impl Files {
         (stem, self.path.extension().and_then(|extension| extension.to_str()).unwrap_or_default())
     }
 
-    /// Returns the last part of a day that is there, or its first.
-    pub(super) fn last_part(&self, day: String) -> io::Result<Place> {
-        let parts = self.existing()?.into_iter().map(|(place, _)| place).filter(|place| place.day == day);
-        Ok(parts.max().unwrap_or(Place { day: day.clone(), part: 0 }))
+    /// Returns the last part of a day that is there and is no folder, or the first that no folder has. `open` is what is open.
+    pub(super) fn last_part(&self, day: String, open: &Place) -> io::Result<Place> {
+        let mut parts = self.existing(open)?;
+        parts.retain(|other| other.place.day == day);
+        let is_folder = |other: &Existing| other.kind.is_some_and(|kind| kind.is_dir());
+        let last = parts.iter().rfind(|other| !is_folder(other)).map(|last| last.place.part);
+        let is_taken = parts.first().is_some_and(|first| first.place.part == 0);
+        let first = || if is_taken { next(parts.last()?.place.part) } else { None };
+        Ok(Place { part: last.or_else(first).unwrap_or(0), day })
     }
 
-    /// Removes the oldest files, so that so many stay.
-    pub(super) fn retain(&self, keep: usize) -> io::Result<()> {
-        let mut files = self.existing()?;
-        files.sort();
-        let too_many = files.len().saturating_sub(keep);
+    /// Removes the oldest files, so that so many stay, the one that is open among them. What is later than that stays in addition: others
+    /// write to it, or a clock was ahead.
+    pub(super) fn retain(&self, keep: usize, open: &Place) -> io::Result<()> {
+        let is_file = |kind: &fs::FileType| kind.is_file();
+        let mut older = self.existing(open)?;
+        older.retain(|other| other.place < *open && other.kind.as_ref().is_some_and(is_file));
+        let too_many = (older.len() + 1).saturating_sub(keep);
         let mut outcome = Ok(());
-        for (_, path) in files.into_iter().take(too_many) {
+        for Existing { path, .. } in older.into_iter().take(too_many) {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound && outcome.is_ok() => {
                     let said = format!("cannot remove {}: {error}", path.display());
@@ -107,20 +155,33 @@ impl Files {
         outcome
     }
 
-    /// Returns the plain files in the folder that have a name of this sink.
-    fn existing(&self) -> io::Result<Vec<(Place, PathBuf)>> {
+    /// Returns what has a name of this sink in the folder, in the order of time. A number far above the lower ones of its day, and far from
+    /// the file that is open, is somebody else's.
+    fn existing(&self, open: &Place) -> io::Result<Vec<Existing>> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut files = Vec::new();
+        let mut found = Vec::new();
         for entry in fs::read_dir(real_folder(folder)?)? {
             let entry = entry?;
             let place = entry.file_name().to_str().and_then(|name| self.place_of(name));
-            if let Some(place) = place
-                && entry.file_type().is_ok_and(|kind| kind.is_file())
-            {
-                files.push((place, entry.path()));
+            if let Some(place) = place {
+                found.push(Existing { place, path: entry.path(), kind: entry.file_type().ok() });
             }
         }
-        Ok(files)
+        found.sort_by(|one, other| one.place.cmp(&other.place));
+        let mut last = Place::default();
+        found.retain(|Existing { place, .. }| {
+            if place.day != last.day {
+                last = Place { day: place.day.clone(), part: 0 };
+            }
+            let is_near =
+                |other: &Place| other.day == place.day && other.part.abs_diff(place.part) <= MAX_GAP;
+            let is_ours = is_near(&last) || is_near(open);
+            if is_ours {
+                last.part = place.part;
+            }
+            is_ours
+        });
+        Ok(found)
     }
 
     /// Reads the place in a name, if it is one that this sink gives.
@@ -144,8 +205,7 @@ impl Files {
             rest = &rest[1 + DAY..];
         }
         if let Some(part) = rest.strip_prefix('.') {
-            let is_number = part.bytes().all(|byte| byte.is_ascii_digit()) && !part.starts_with('0');
-            place.part = part.parse().ok().filter(|_| is_number)?;
+            place.part = parse(part)?;
             rest = "";
         }
         rest.is_empty().then_some(place)
@@ -153,7 +213,7 @@ impl Files {
 }
 
 /// Adds the path to an error.
-fn cannot_write(path: &Path, error: io::Error) -> io::Error {
+pub(super) fn cannot_write(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write to {}: {error}", path.display()))
 }
 
@@ -173,13 +233,17 @@ mod tests {
             assert_eq!(files.place_of(path.file_name().unwrap().to_str().unwrap()), Some(place));
         }
         for other in [
-            "app.log.1",
-            "app.01.log",
-            "app.0.log",
+            "app.log.000001",
+            "app.1.log",
+            "app.000000.log",
+            "app.0000001.log",
+            "app.8080.log",
+            "app.202611.log",
+            "app.20261130.log",
             "app..log",
             "app.2026-11-30.log",
             "apple.log",
-            "app.1log",
+            "app.000001log",
             "app",
         ] {
             assert_eq!(files.place_of(other), None, "{other}");
@@ -191,7 +255,8 @@ mod tests {
         }
         for other in [
             "app.log",
-            "app.1.log",
+            "app.000001.log",
+            "app.2026-11-30.1.log",
             "app.2026-11-30",
             "app.2026-11-3x.log",
             "app.2026-11-30.x.log",
@@ -201,8 +266,30 @@ mod tests {
             assert_eq!(files.place_of(other), None, "{other}");
         }
         let bare = Files { path: "/logs/app".into(), is_daily: true };
-        assert_eq!(bare.path_of(&place("2026-11-30", 2)), Path::new("/logs/app.2026-11-30.2"));
-        assert_eq!(bare.place_of("app.2026-11-30.2"), Some(place("2026-11-30", 2)));
+        assert_eq!(bare.path_of(&place("2026-11-30", 2)), Path::new("/logs/app.2026-11-30.000002"));
+        assert_eq!(bare.place_of("app.2026-11-30.000002"), Some(place("2026-11-30", 2)));
+    }
+
+    #[test]
+    fn a_number_far_above_the_others_is_not_ours_but_near_the_open_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::of(&folder.path().join("app.log")).unwrap();
+        let part = |part| Place { day: String::new(), part };
+        for number in [3, 100_003, 500_000, 500_001] {
+            fs::write(files.path_of(&part(number)), "").unwrap();
+        }
+        assert_eq!(files.last_part(String::new(), &part(0)).unwrap(), part(100_003));
+        let (next, file) = files.begin_part(&part(3)).unwrap();
+        assert_eq!((next, file.path().exists()), (part(100_004), true));
+        // Each passes over a name that is taken.
+        assert_eq!(files.begin_part(&part(499_999)).unwrap().0, part(500_002));
+        files.retain(1, &part(500_001)).unwrap();
+        let left = files.existing(&part(500_001)).unwrap();
+        assert_eq!(
+            left.into_iter().map(|left| left.place).collect::<Vec<_>>(),
+            [part(500_001), part(500_002)]
+        );
+        assert!(files.begin_part(&part(1_899_999)).is_err());
     }
 
     #[test]
