@@ -35,6 +35,7 @@ use files::{Files, Place, cannot_write};
 /// * A file that would grow beyond [`roll_at`](Self::roll_at) is followed by another part: `app.2026-11-30.000001.log`,
 ///   `app.2026-11-30.000002.log`, and without days `app.000001.log`. Part 0 has no number. A part begins under a name that nothing has; a
 ///   restart goes on in the last one. The name of part 1,899,999 is the last.
+/// * Where the next file cannot be opened, the old one is written on. That is reported, and tried again after a second.
 /// * [`keep`](Self::keep) removes the oldest files. A file of another name is somebody else's, and is never removed: a number that is not
 ///   written in six digits or reads as a date, `app.8080.log` or `app.202611.log`, or one that is more than 100,000 above the lower ones.
 ///   So a restart where no part below 100,000 is left begins at part 0. Any other six digits are a part: name no file of yours so.
@@ -74,6 +75,8 @@ pub struct TextLinesSink<E = Record> {
     keep: Option<usize>,
     /// True if the last part could not be opened when that was due: the first batch tries again.
     is_behind: bool,
+    /// Time when the next file could not be opened last, by the worker's clock.
+    not_rolled: Option<u64>,
     /// Events that were lost on the way into this file and are not marked in it yet.
     missing: Missing,
     /// The formatted batch.
@@ -83,6 +86,9 @@ pub struct TextLinesSink<E = Record> {
     /// Error beside the events that was not reported yet.
     trouble: Option<io::Error>,
 }
+
+/// Time that a file is written on to, where the next one could not be opened, before that is tried again.
+const RETRY_NANOS: u64 = 1_000_000_000;
 
 /// User code that formats an event. A line break at its end is added where there is none.
 type Format<E> = dyn FnMut(&E, &mut Vec<u8>) -> fmt::Result + Send;
@@ -153,6 +159,7 @@ impl<E> TextLinesSink<E> {
             max_bytes: None,
             keep: None,
             is_behind: false,
+            not_rolled: None,
             missing: Missing::default(),
             lines: Vec::new(),
             line: Vec::new(),
@@ -263,29 +270,53 @@ impl<E> TextLinesSink<E> {
         self.files.last_part(day, &self.place)
     }
 
-    /// Begins the file of the next day or the next part, if it is time for that.
-    fn roll(&mut self) -> io::Result<()> {
-        let day = self.files.day((self.clock)());
+    /// Goes on in the file of the next day, if it is time for that.
+    fn roll_by_day(&mut self, day: String, now: u64) {
+        if (self.is_behind || day > self.place.day) && self.may_roll(now) {
+            let opened = self.last_part(day).and_then(|next| self.files.open(&next).map(|file| (next, file)));
+            self.roll(opened, now);
+        }
+    }
+
+    /// Begins the next part, if it is time for that.
+    fn roll_by_size(&mut self, now: u64) {
+        let Some(max) = self.max_bytes else { return };
         // Without the first byte, which closes a torn line.
         let length = self.file.length().saturating_add(self.lines.len() as u64 - 1);
-        let is_full = self.file.length() > 0
-            && self.file.target().is_own_file()
-            && self.max_bytes.is_some_and(|max| length > max);
-        (self.place, self.file) = if self.is_behind || day > self.place.day {
-            let next = self.last_part(day)?;
-            let file = self.files.open(&next)?;
-            (next, file)
-        } else if is_full {
-            self.files.begin_part(&self.place)?
-        } else {
-            return Ok(());
-        };
-        self.is_behind = false;
-        let removed = self.keep.map_or(Ok(()), |keep| self.files.retain(keep, &self.place));
-        if let Err(error) = removed {
+        let is_full = self.file.length() > 0 && self.file.target().is_own_file() && length > max;
+        if is_full && self.may_roll(now) {
+            let opened = self.files.begin_part(&self.place);
+            self.roll(opened, now);
+        }
+    }
+
+    /// Returns whether the next file may be opened: not with every batch, where that fails, unless there is none to write to.
+    fn may_roll(&self, now: u64) -> bool {
+        let is_soon = |failed: u64| now.checked_sub(failed).is_some_and(|ago| ago < RETRY_NANOS);
+        self.file.is_left() || !self.not_rolled.is_some_and(is_soon)
+    }
+
+    /// Goes on in another file, and removes the oldest. Should it not be open, the old one is written on.
+    fn roll(&mut self, opened: io::Result<(Place, Append)>, now: u64) {
+        match opened {
+            Ok((place, file)) => {
+                (self.place, self.file) = (place, file);
+                (self.is_behind, self.not_rolled) = (false, None);
+                let removed = self.keep.map_or(Ok(()), |keep| self.files.retain(keep, &self.place));
+                self.note(removed);
+            }
+            Err(error) => {
+                self.not_rolled = Some(now);
+                self.note(Err(error));
+            }
+        }
+    }
+
+    /// Keeps the first error beside the events until it is reported.
+    fn note(&mut self, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
             self.trouble.get_or_insert(error);
         }
-        Ok(())
     }
 }
 
@@ -305,10 +336,7 @@ impl<E> Sink<E> for TextLinesSink<E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         batch.check()?;
         let missing = self.missing.before(batch);
-        if let Err(error) = self.file.find_again(batch.moment(), |_| {}) {
-            self.missing.add(batch);
-            return Err(cannot_write(self.file.path(), error).into());
-        }
+        let day = self.files.day((self.clock)());
         self.lines.clear();
         // In case that a torn line is to be closed.
         self.lines.push(b'\n');
@@ -328,13 +356,19 @@ impl<E> Sink<E> for TextLinesSink<E> {
             }
         }
         empty(&mut self.line);
-        // Formatted by user code, which may have forked.
+        // User code may have forked.
         batch.check()?;
-        let written = self.roll().and_then(|()| self.file.write_found(&self.lines));
+        let now = batch.moment();
+        // First, in case that the old file cannot be opened any more.
+        self.roll_by_day(day, now);
+        let written = self.file.find_again(now, |_| {}).and_then(|()| {
+            self.roll_by_size(now);
+            self.file.write_found(&self.lines)
+        });
         empty(&mut self.lines);
         if let Err(error) = written {
             self.missing.add(batch);
-            return Err(error.into());
+            return Err(cannot_write(self.file.path(), error).into());
         }
         self.missing.mark_reported(refused);
         match refused {

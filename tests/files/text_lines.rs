@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::*;
 use forebay::sink::{Sink, TextLinesSink};
-use forebay::{Batch, Collector, Record};
+use forebay::{Batch, Collector, FlushStrategy, ManualClock, Record};
 
 fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
@@ -319,6 +319,72 @@ fn a_format_gets_at_no_other_line() {
     assert_eq!(sink.write_batch(&batch).unwrap_err().failed_events(), Some(1));
     assert_eq!(text(&path), "forebay: 5 lines were lost here\n1\ntwo\n\n");
     assert_eq!(sink.write_batch(&Batch::from_events(vec![4])).unwrap_err().failed_events(), Some(1));
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_any_more_is_left_for_that_of_the_next_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, time) = (folder.path(), Time::new());
+    let mut sink = daily(path, &time);
+    fs::remove_file(sink.path()).unwrap();
+    fs::create_dir(sink.path()).unwrap();
+    for name in ["first", "second"] {
+        let error = sink.write_batch(&Batch::from_events(vec![Record::new(name)])).unwrap_err();
+        assert!(error.failed_events().is_none(), "{error}");
+    }
+    time.advance(10);
+    sink.write_batch(&Batch::from_events(vec![Record::new("midnight")])).unwrap();
+    assert_eq!(text(path.join("app.2026-12-01.log")), "forebay: 2 lines were lost here\nmidnight\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_old_file_is_written_on_while_that_of_the_next_day_cannot_be_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, time, clock) = (folder.path(), Time::new(), ManualClock::new());
+    let next = path.join("app.2026-12-01.log");
+    // Nothing can be created below a plain file.
+    fs::write(path.join("plain"), "").unwrap();
+    std::os::unix::fs::symlink(path.join("plain/target"), &next).unwrap();
+    let collector = Collector::builder()
+        .manual_clock(&clock)
+        .flush(FlushStrategy::Size { events: 1 })
+        .sink(daily(path, &time))
+        .start()
+        .unwrap();
+    let deliver = |name: &'static str, events| {
+        collector.collect(Record::new(name));
+        until("it is delivered", || collector.stats().processed == events);
+    };
+    deliver("evening", 1);
+    time.advance(10);
+    deliver("midnight", 2);
+    fs::remove_file(&next).unwrap();
+    deliver("at once", 3);
+    assert_eq!(text(path.join("app.2026-11-30.log")), "evening\nmidnight\nat once\n");
+    clock.advance(Duration::from_secs(1));
+    deliver("later", 4);
+    assert_eq!(text(&next), "later\n");
+    collector.stop().unwrap();
+    let sink = &collector.stats().sinks[0];
+    assert_eq!((sink.errors, sink.failed), (1, 0));
+    assert!(sink.last_error.as_ref().unwrap().contains("cannot write to"), "{sink:?}");
+    law(&collector, 4);
+}
+
+#[test]
+fn a_part_that_cannot_be_begun_is_reported_and_the_old_one_written_on() {
+    let folder = tempfile::tempdir().unwrap();
+    // The longest name that file systems take: no number has room in it.
+    let path = folder.path().join(format!("{}.log", "a".repeat(251)));
+    let mut sink = TextLinesSink::create(&path).unwrap().roll_at(1);
+    let batch = |name: &'static str| Batch::from_events(vec![Record::new(name)]);
+    sink.write_batch(&batch("first")).unwrap();
+    let error = sink.write_batch(&batch("second")).unwrap_err();
+    assert_eq!(error.failed_events(), Some(0));
+    assert!(error.to_string().contains("aaa."), "the path is in it: {error}");
+    sink.write_batch(&batch("at once")).unwrap();
+    assert_eq!(text(&path), "first\nsecond\nat once\n");
 }
 
 #[test]
