@@ -18,6 +18,7 @@ use crate::batch::Batch;
 use crate::buffer::empty;
 use crate::escape::Escaping;
 use crate::event::Record;
+use crate::sync::catch_panic;
 use files::{Files, Place, cannot_write};
 
 /// Sink that appends events to a file, one line of text each; by [`daily`](Self::daily), to a file a day.
@@ -40,6 +41,7 @@ use files::{Files, Place, cannot_write};
 ///   written in six digits or reads as a date, `app.8080.log` or `app.202611.log`, or one that is more than 100,000 above the lower ones.
 ///   So a restart where no part below 100,000 is left begins at part 0. Any other six digits are a part: name no file of yours so.
 /// * Symbolic links are followed once, when the sink is created: all files lie beside the one that `path` leads to.
+/// * User code that panics, a line of a gap or a clock, loses no event: it is reported.
 ///
 /// # Examples
 ///
@@ -89,6 +91,10 @@ pub struct TextLinesSink<E = Record> {
 
 /// Time that a file is written on to, where the next one could not be opened, before that is tried again.
 const RETRY_NANOS: u64 = 1_000_000_000;
+
+fn default_gap_line(lost: u64) -> String {
+    format!("forebay: {lost} lines were lost here\n")
+}
 
 /// User code that formats an event. A line break at its end is added where there is none.
 type Format<E> = dyn FnMut(&E, &mut Vec<u8>) -> fmt::Result + Send;
@@ -154,7 +160,7 @@ impl<E> TextLinesSink<E> {
             place,
             file,
             format: Box::new(format),
-            gap_line: Box::new(|lost| format!("forebay: {lost} lines were lost here\n")),
+            gap_line: Box::new(default_gap_line),
             clock: Box::new(SystemTime::now),
             max_bytes: None,
             keep: None,
@@ -232,7 +238,7 @@ impl<E> TextLinesSink<E> {
         self
     }
 
-    /// Sets what is written where lines are missing, with the line break at its end.
+    /// Sets what is written where lines are missing. A line break at its end is added where there is none; an empty text writes no line.
     pub fn gap_line(mut self, line: impl FnMut(u64) -> String + Send + 'static) -> Self {
         self.gap_line = Box::new(line);
         self
@@ -318,6 +324,41 @@ impl<E> TextLinesSink<E> {
             self.trouble.get_or_insert(error);
         }
     }
+
+    /// Runs user code that is not about one event; `None` if it panics, which is reported.
+    fn catch<R>(&mut self, what: &str, user_code: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        let result = catch_panic(|| user_code(self));
+        result.map_err(|said| self.note(Err(io::Error::other(format!("{what} panicked: {said}"))))).ok()
+    }
+
+    /// Formats a batch. Returns how many events were refused, and the panics at events.
+    fn format(&mut self, batch: &Batch<E>, missing: u64) -> (u64, Panics) {
+        self.lines.clear();
+        // In case that a torn line is to be closed.
+        self.lines.push(b'\n');
+        if missing > 0 {
+            let line = self.catch("the gap line", |this| (this.gap_line)(missing));
+            let line = line.unwrap_or_else(|| default_gap_line(missing));
+            self.lines.extend_from_slice(line.as_bytes());
+            if self.lines.last() != Some(&b'\n') {
+                self.lines.push(b'\n');
+            }
+        }
+        let (mut refused, mut panics) = (0, Panics::of("an event's format"));
+        for event in batch {
+            self.line.clear();
+            if matches!(panics.catch(|| (self.format)(event, &mut self.line)), Some(Ok(()))) {
+                self.lines.extend_from_slice(&self.line);
+                if self.line.last() != Some(&b'\n') {
+                    self.lines.push(b'\n');
+                }
+            } else {
+                refused += 1;
+            }
+        }
+        empty(&mut self.line);
+        (refused, panics)
+    }
 }
 
 impl<E> Sink<E> for TextLinesSink<E> {
@@ -336,26 +377,9 @@ impl<E> Sink<E> for TextLinesSink<E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         batch.check()?;
         let missing = self.missing.before(batch);
-        let day = self.files.day((self.clock)());
-        self.lines.clear();
-        // In case that a torn line is to be closed.
-        self.lines.push(b'\n');
-        if missing > 0 {
-            self.lines.extend_from_slice((self.gap_line)(missing).as_bytes());
-        }
-        let (mut refused, mut panics) = (0, Panics::of("an event's format"));
-        for event in batch {
-            self.line.clear();
-            if matches!(panics.catch(|| (self.format)(event, &mut self.line)), Some(Ok(()))) {
-                self.lines.extend_from_slice(&self.line);
-                if self.line.last() != Some(&b'\n') {
-                    self.lines.push(b'\n');
-                }
-            } else {
-                refused += 1;
-            }
-        }
-        empty(&mut self.line);
+        let time = self.catch("the clock of days", |this| (this.clock)());
+        let day = time.map_or_else(|| self.place.day.clone(), |time| self.files.day(time));
+        let (refused, panics) = self.format(batch, missing);
         // User code may have forked.
         batch.check()?;
         let now = batch.moment();

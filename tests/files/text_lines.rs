@@ -322,6 +322,30 @@ fn a_format_gets_at_no_other_line() {
 }
 
 #[test]
+fn a_gap_line_or_a_clock_that_panics_costs_no_event() {
+    hush();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.log");
+    let mut sink = TextLinesSink::create(&path).unwrap().gap_line(|_| std::panic::panic_any("on purpose"));
+    let mut batch = Batch::from_events(vec![Record::new("first")]);
+    batch.add_gap(2);
+    let error = sink.write_batch(&batch).unwrap_err();
+    assert_eq!(error.failed_events(), Some(0));
+    assert!(error.to_string().contains("gap line"), "{error}");
+    assert_eq!(text(&path), "forebay: 2 lines were lost here\nfirst\n");
+    let (mut sink, mut reads) = (TextLinesSink::create(&path).unwrap(), 0);
+    let clock = move || {
+        reads += 1;
+        if reads > 1 { std::panic::panic_any("on purpose") } else { SystemTime::UNIX_EPOCH }
+    };
+    sink = sink.daily().unwrap().dated_by(clock).unwrap();
+    let error = sink.write_batch(&Batch::from_events(vec![Record::new("second")])).unwrap_err();
+    assert_eq!(error.failed_events(), Some(0));
+    assert!(error.to_string().contains("clock"), "{error}");
+    assert_eq!(text(folder.path().join("app.1970-01-01.log")), "second\n");
+}
+
+#[test]
 fn a_file_that_cannot_be_opened_any_more_is_left_for_that_of_the_next_day() {
     let folder = tempfile::tempdir().unwrap();
     let (path, time) = (folder.path(), Time::new());
@@ -392,7 +416,7 @@ fn a_batch_that_a_full_disk_refuses_is_missing_where_it_was() {
     // On any file system: a folder at the path.
     let folder = tempfile::tempdir().unwrap();
     let path: PathBuf = folder.path().join("app.log");
-    let mut sink = TextLinesSink::create(&path).unwrap().gap_line(|lost| format!("{lost} lost\n"));
+    let mut sink = TextLinesSink::create(&path).unwrap().gap_line(|lost| format!("{lost} lost"));
     let batch = |name: &'static str| Batch::from_events(vec![Record::new(name), Record::new(name)]);
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
