@@ -56,15 +56,6 @@ impl<E: Event> Collector<E> {
         self.shared.phase.load().state()
     }
 
-    /// Returns whether the calling thread delivers the events of this collector: its worker, or the thread of an
-    /// [isolated](crate::sink::Isolated) sink.
-    ///
-    /// For a bridge that collects what other libraries log. What they log while a sink calls them would lead to another delivery,
-    /// and that to another line, without an end.
-    pub fn is_worker_thread(&self) -> bool {
-        self.shared.is_worker()
-    }
-
     /// Returns how many events are queued or with the worker. Events that the worker is just taking out of a ring may be left
     /// out: wait for a [`flush`](Self::flush), not for a 0.
     pub fn pending(&self) -> u64 {
