@@ -115,6 +115,12 @@ impl SinkError {
         self.is_resumable
     }
 
+    /// Creates the error of a batch in a [forked child](crate::Batch::is_forked) of the process that delivers it. It is permanent: a child
+    /// does not become the parent again.
+    pub fn forked() -> Self {
+        Self::unavailable(Forked.to_string()).permanent()
+    }
+
     /// Says that the sink does not go on: what is offered next is another batch to it.
     pub(super) fn not_resumable(mut self) -> Self {
         self.is_resumable = false;
@@ -199,9 +205,8 @@ impl SinkError {
 
 #[doc(hidden)]
 impl From<Forked> for SinkError {
-    /// Returns a permanent error: a child does not become the parent again.
     fn from(Forked: Forked) -> Self {
-        Self::unavailable(Forked.to_string()).permanent()
+        Self::forked()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::batch::Batch;
 /// up the [gaps](Batch::gap) of batches and the events that the sink itself could not deliver, until the output has said so.
 ///
 /// Call [`before`](Self::before) at the begin of every `write_batch`, and then one of the others. A batch that is offered again, by
-/// whoever tries again, is counted once. A batch of which nothing was said before the next one comes did not get in: its write has
+/// a retry or by dead letters, is counted once. A batch of which nothing was said before the next one comes did not get in: its write has
 /// panicked.
 ///
 /// ```

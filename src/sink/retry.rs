@@ -171,7 +171,7 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         let begun = Instant::now();
         let mut retry = 0_u32;
-        // Number of events that are left of a batch that failed in part. Where it goes on, no more than that can fail, whoever says so.
+        // Number of events that are left of a batch that failed in part. Where it goes on, no more than that can fail, whatever a later error says.
         let mut left: Option<u64> = None;
         loop {
             let Err(error) = self.sink.write_batch(batch) else { return Ok(()) };

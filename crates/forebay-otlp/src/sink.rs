@@ -297,9 +297,7 @@ impl<E: Event + AsRef<Record>> Sink<E> for OtlpSink {
         let (offered, records) = (batch.len() as u64, Records::of(batch));
         // User code has found the records, and may have forked: the connection is the parent's.
         if batch.is_forked() {
-            return Err(
-                SinkError::unavailable("this is a forked child, and the batch is its parent's").permanent()
-            );
+            return Err(SinkError::forked());
         }
         loop {
             if let Err(error) = self.send(&records, &mut state) {

@@ -3,18 +3,21 @@
 #![allow(clippy::print_stdout, reason = "its output is for a person")]
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 
+#[path = "../../../benches/budget/duel.rs"]
+mod duel;
 #[path = "../tests/redis/server.rs"]
 #[allow(dead_code, unreachable_pub, clippy::panic, reason = "shared with the tests")]
 mod server;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use forebay::sink::{MemorySink, Sink};
 use forebay::{Batch, Collector, FlushStrategy, Record};
 use forebay_redis::RedisSink;
 
+use duel::duel;
 use server::RedisServer;
 
 const BATCH: usize = 100;
@@ -60,26 +63,11 @@ fn main() {
         all.iter().for_each(|batch| sink.write_batch(batch).unwrap());
         begun.elapsed()
     };
-    let (mut mine, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..rounds {
-        let (own, other) = if round % 2 == 0 {
-            (ours(round), bare(round))
-        } else {
-            let other = bare(round);
-            (ours(round), other)
-        };
-        mine.push(own.as_secs_f64());
-        theirs.push(other.as_secs_f64());
-        ratios.push(other.as_secs_f64() / own.as_secs_f64());
-    }
-    let events = (BATCH * count) as f64;
-    let median = |values: &mut Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let rate =
-        |seconds: f64| format!("{:.0} events/s", events / Duration::from_secs_f64(seconds).as_secs_f64());
-    println!("sink       {}", rate(median(&mut mine)));
-    println!("bare loop  {}", rate(median(&mut theirs)));
-    println!("ratio      {:.2} (median of {rounds} rounds; at least 0.8)", median(&mut ratios));
+    // A stream of its own for each round.
+    let (mut of_ours, mut of_bare) = (0.., 0..);
+    let ours = || ours(of_ours.next().unwrap());
+    let duel = duel(rounds, BATCH * count, ours, || bare(of_bare.next().unwrap()));
+    println!("sink       {:.0} events/s", 1e9 / duel.ours);
+    println!("bare loop  {:.0} events/s", 1e9 / duel.theirs);
+    println!("ratio      {:.2} (median of {rounds} rounds; at least 0.8)", 1.0 / duel.ratio);
 }

@@ -61,14 +61,14 @@ impl Server {
     }
 
     /// Runs commands in one transaction if they are several. Returns what the server said to each.
-    pub(crate) fn run(&mut self, commands: &[Cmd]) -> Result<Vec<Result<Value, Failure>>, Failure> {
-        let mut pipeline = Pipeline::new();
-        commands.iter().for_each(|command| _ = pipeline.add_command(command.clone()));
-        let is_transaction = commands.len() > 1;
+    pub(crate) fn run(&mut self, commands: Vec<Cmd>) -> Result<Vec<Result<Value, Failure>>, Failure> {
+        let (count, is_transaction) = (commands.len(), commands.len() > 1);
+        let mut pipeline = Pipeline::with_capacity(count);
+        commands.into_iter().for_each(|command| _ = pipeline.add_command(command));
         if is_transaction {
             pipeline.atomic();
         }
-        let sent = commands.len() + 2 * usize::from(is_transaction);
+        let sent = count + 2 * usize::from(is_transaction);
         let mut answers = self.exchange(&pipeline.get_packed_pipeline(), sent)?;
         if is_transaction && !matches!(answers.first(), Some(Value::ServerError(_))) {
             let last = answers.pop().unwrap_or(Value::Nil);
@@ -76,14 +76,14 @@ impl Server {
             let why = answers.into_iter().find(|answer| matches!(answer, Value::ServerError(_)));
             answers = match (last, why) {
                 (Value::Array(answers), _) => answers,
-                (other, why) => vec![why.unwrap_or(other); commands.len()],
+                (other, why) => vec![why.unwrap_or(other); count],
             };
         } else if is_transaction {
             // No transaction began, and each command ran by itself.
             answers = answers.split_off(1);
-            answers.truncate(commands.len());
+            answers.truncate(count);
         }
-        if answers.len() != commands.len() {
+        if answers.len() != count {
             let error = (ErrorKind::UnexpectedReturnType, "the server has answered otherwise than asked");
             return Err(self.refused(error.into()));
         }

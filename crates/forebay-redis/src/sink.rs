@@ -234,7 +234,7 @@ impl RedisSink {
         let commands: Vec<Cmd> = parts.iter().zip(&ids).map(append).collect();
         let first = ids[0];
         self.at_hand = Some(AtHand { batch: id, ids });
-        let answers = self.server.run(&commands).map_err(|failure| failure.at(&place))?;
+        let answers = self.server.run(commands).map_err(|failure| failure.at(&place))?;
         let is_retry = is_retry || self.server.has_sent_twice();
         // One for all: a transaction, whose commands differ by their ids alone.
         let outcome = match answers.into_iter().find_map(Result::err) {
@@ -250,45 +250,37 @@ impl RedisSink {
 
     /// Finds out why the server refused an id: the batch was appended before and the answer was lost, or another producer is here.
     fn resolve(&mut self, key: &str, id: Id, is_retry: bool) -> Result<(), SinkError> {
-        let place = self.server.place().to_owned();
-        let range = |first: &str, last: &str, name: &str| {
-            let mut command = cmd(name);
-            command.arg(key).arg(first).arg(last).arg("COUNT").arg(1);
-            command
-        };
         let id = id.to_string();
-        let found: StreamRangeReply =
-            self.server.query(&range(&id, &id, "XRANGE")).map_err(|failure| failure.at(&place))?;
-        if found
-            .ids
-            .first()
-            .and_then(|entry| entry.get::<String>(WRITER))
-            .is_some_and(|writer| writer == self.writer)
-        {
+        if self.first_of("XRANGE", key, (&id, &id))?.is_some_and(|entry| self.is_own(&entry)) {
             return Ok(());
         }
-        let top: StreamRangeReply =
-            self.server.query(&range("+", "-", "XREVRANGE")).map_err(|failure| failure.at(&place))?;
-        let top = top.ids.first();
-        let is_own =
-            |entry: &StreamId| entry.get::<String>(WRITER).is_some_and(|writer| writer == self.writer);
-        match top {
+        let who = match self.first_of("XREVRANGE", key, ("+", "-"))? {
             // It was appended, and is gone: removed by the limit, or by a reader that has taken it. (No id is tried for two batches.)
-            Some(entry) if is_own(entry) => Ok(()),
-            None if is_retry => Ok(()),
-            Some(entry) => {
-                let who = who_wrote(entry);
-                let error = fenced(&place, key, &who);
-                self.fenced = Some(who);
-                Err(error)
-            }
-            None => {
-                let who = "its entries are gone".to_owned();
-                let error = fenced(&place, key, &who);
-                self.fenced = Some(who);
-                Err(error)
-            }
-        }
+            Some(last) if self.is_own(&last) => return Ok(()),
+            None if is_retry => return Ok(()),
+            Some(last) => who_wrote(&last),
+            None => "its entries are gone".to_owned(),
+        };
+        let error = fenced(self.server.place(), key, &who);
+        self.fenced = Some(who);
+        Err(error)
+    }
+
+    /// Returns the first entry of a range.
+    fn first_of(
+        &mut self,
+        range: &str,
+        key: &str,
+        ends: (&str, &str),
+    ) -> Result<Option<StreamId>, SinkError> {
+        let mut command = cmd(range);
+        command.arg(key).arg(ends.0).arg(ends.1).arg("COUNT").arg(1);
+        let found: Result<StreamRangeReply, Failure> = self.server.query(&command);
+        Ok(found.map_err(|failure| failure.at(self.server.place()))?.ids.into_iter().next())
+    }
+
+    fn is_own(&self, entry: &StreamId) -> bool {
+        entry.get::<String>(WRITER).is_some_and(|writer| writer == self.writer)
     }
 }
 
@@ -346,12 +338,12 @@ impl<E: Serialize + Send + Sync + 'static> Sink<E> for RedisSink {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         if batch.is_forked() {
-            return Err(forked());
+            return Err(SinkError::forked());
         }
         let (parts, refused, not_encoded) = self.encode(batch)?;
         // Serialised by user code, which may have forked: the connection is the parent's.
         if batch.is_forked() {
-            return Err(forked());
+            return Err(SinkError::forked());
         }
         let delivered = self.deliver(batch, &parts);
         if self.lines.capacity() > 4 * MAX_ENTRY_BYTES {
@@ -368,10 +360,6 @@ impl<E: Serialize + Send + Sync + 'static> Sink<E> for RedisSink {
             (Ok(()), None) => Ok(()),
         }
     }
-}
-
-fn forked() -> SinkError {
-    SinkError::unavailable("this is a forked child, and the batch is its parent's").permanent()
 }
 
 impl fmt::Debug for RedisSink {
