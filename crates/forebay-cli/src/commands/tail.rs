@@ -141,14 +141,16 @@ fn of_stream(asked: &Tail, pattern: &Pattern, form: Form, out: &mut Out) -> Resu
     loop {
         match poll(false) {
             Ok(None) => break,
-            Ok(Some(record)) if matches(pattern, &record) => {
-                is_empty = false;
-                last.push_back(record);
-                if last.len() > asked.lines {
-                    last.pop_front();
+            Ok(Some(record)) => {
+                said.clear();
+                if matches(pattern, &record) {
+                    is_empty = false;
+                    last.push_back(record);
+                    if last.len() > asked.lines {
+                        last.pop_front();
+                    }
                 }
             }
-            Ok(Some(_)) => {}
             // An entry of somebody else: the others are read. A server that does not answer says so twice.
             Err(error) => complain_of(error, &mut said).map_err(Error::from)?,
         }
