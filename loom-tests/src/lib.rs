@@ -27,6 +27,8 @@ use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority};
 use loom::cell::UnsafeCell;
 use loom::sync::Notify;
 use visit::visit;
+#[cfg(feature = "shuttle")]
+pub use visit::visit_cases;
 
 /// An event with a number; numbers from 100 are critical, those from 200 low.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

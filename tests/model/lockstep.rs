@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay::collector::Producer;
 use forebay::collector::{FlushError, SinkChangeError, StartError, State, StopError};
@@ -14,8 +14,9 @@ use forebay::futures::{CollectAsync, FlushAsync};
 use forebay::sink::{Sink, SinkError};
 use forebay::{Batch, Collector, Config, ManualClock, Outcome, Priority};
 
+use crate::primitives::{Condvar, Mutex, yield_now};
 use crate::reference::{self, Answer, ECHO, HANDLES, Manner, Reference, Seen, echo};
-use crate::support::{LONG, Tick, ticks, until_timeout};
+use crate::support::{LONG, Tick, ticks};
 
 /// A failure is repeated for every case that it may shrink to.
 /// Less than the park after which a worker looks by itself, so that a missing wake-up shows.
@@ -84,7 +85,9 @@ impl Gate {
     fn pass(&self) {
         let mut state = self.0.0.lock().unwrap();
         state.is_occupied = state.is_closed;
-        drop(self.0.1.wait_while(state, |state| state.is_closed).unwrap());
+        while state.is_closed {
+            state = self.0.1.wait(state).unwrap();
+        }
     }
 
     fn close(&self) {
@@ -98,6 +101,16 @@ impl Gate {
 
     fn is_occupied(&self) -> bool {
         self.0.0.lock().unwrap().is_occupied
+    }
+}
+
+/// Gives way until something holds.
+#[track_caller]
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "never happened: {what}");
+        yield_now();
     }
 }
 
@@ -248,6 +261,9 @@ impl Lockstep {
 
     /// Performs one operation on both, waits until the real worker rests, and compares.
     pub(crate) fn step(&mut self, op: &Op) {
+        if cfg!(forebay_loom) && self.times_out(op) {
+            return;
+        }
         match op {
             Op::Collect(producer, priority) => {
                 let event = self.event(*producer, *priority);
@@ -313,6 +329,27 @@ impl Lockstep {
         self.rest();
         self.hear_answers();
         self.compare();
+    }
+
+    /// Says whether an operation ends by its time limit, which never comes where the primitives are those of a model.
+    fn times_out(&self, op: &Op) -> bool {
+        let mut model = self.model.clone();
+        match op {
+            Op::Collect(producer, priority) => {
+                _ = model.collect(Tick { producer: *producer, number: 0, priority: *priority }, true);
+                model.waits > self.model.waits
+            }
+            // Where the worker can come in between, each is a step of its own.
+            Op::CollectBatch(events) if model.is_deaf() => {
+                for &(producer, priority) in events {
+                    _ = model.collect(Tick { producer, number: 0, priority }, true);
+                }
+                model.waits > self.model.waits
+            }
+            Op::Stop => model.stop() == Answer::TimedOut,
+            Op::RemoveSink(name) => model.remove_sink(NAMES[*name]) == Answer::TimedOut,
+            _ => false,
+        }
     }
 
     /// Collects in one call where the worker cannot come in between, else one by one.
@@ -454,19 +491,19 @@ impl Lockstep {
     /// after the operation.
     fn rest(&self) {
         self.wait_for_rest();
-        for _ in 0..2 {
+        for _ in 0..6 {
             if self.real.state() == State::Asleep && !self.gate.is_occupied() {
                 let parks = self.real.stats().parks;
                 self.clock.advance(Duration::ZERO);
                 let looked = || self.gate.is_occupied() || self.real.stats().parks > parks;
-                until_timeout(PATIENCE, "the worker looks again", looked);
+                until("the worker looks again", looked);
             }
             self.wait_for_rest();
         }
     }
 
     fn wait_for_rest(&self) {
-        until_timeout(PATIENCE, "the worker rests", || {
+        until("the worker rests", || {
             self.gate.is_occupied()
                 || match self.real.state() {
                     State::Idle | State::Asleep => true,
