@@ -409,7 +409,9 @@ impl<E: Send + 'static> Pool<E> {
     fn take_free(&self, look: impl Fn(&AtomicU64) -> u64) -> Option<(usize, u64)> {
         let block = take_bit(&self.free, look)?;
         // Relaxed: the bit has published the word.
-        Some((block, self.states.get(block)?.load(Relaxed)))
+        let word = self.states.get(block)?.load(Relaxed);
+        debug_assert!(word & FLAGS == FREE, "a block in `free` is not free: {word:#x}");
+        Some((block, word))
     }
 
     // ---- eviction ----
