@@ -11,12 +11,14 @@ One is killed by an assertion that fails, a deadlock, or a program that hangs: n
 schedules than it has floors for kills nobody. What fails in another way, or takes too long while it runs, is undecided: the tail of
 its output is printed, and a person decides. Survivors are printed as diffs.
 
-`--list` prints the mutants and runs nothing. `--files PART` takes those of files whose path has PART alone. What is built is kept in
-`loom-tests/target/random`.
+`--list` prints the mutants and runs nothing. `--files PART` takes those of files whose path has PART alone. `--from DIR` takes those that
+native tests missed when cargo-mutants wrote its results there, and puts them through the models alone; it fails if one survives. What is
+built is kept in `loom-tests/target/random`.
 """
 
 import argparse
 import difflib
+import json
 import os
 import random
 import re
@@ -52,12 +54,17 @@ TASK = {
 }
 BUS = {
     "files": [f"crates/forebay-bus/src/{name}.rs" for name in
-              ["calls", "completion", "dispatch", "in_flight", "mailbox", "retry_queue", "scheduler", "stop", "worker_pool"]]
-             + ["crates/forebay-sync/src/permit.rs"],
+              ["calls", "completion", "dispatch", "in_flight", "mailbox", "retry_queue", "scheduler", "stop", "worker_pool"]],
     "models": [("", "bus", ["bus"]), ("shuttle", "bus,shuttle", ["pooled_bus"])],
     "native": ["-p forebay-bus --lib --test bus"],
 }
-GROUPS = {"core": CORE, "pool": POOL, "task": TASK, "bus": BUS}
+# Of calls of a bus and of a task.
+PERMIT = {
+    "files": ["crates/forebay-sync/src/permit.rs"],
+    "models": [("", "bus,task", ["bus", "task"])],
+    "native": BUS["native"] + TASK["native"],
+}
+GROUPS = {"core": CORE, "pool": POOL, "task": TASK, "bus": BUS, "permit": PERMIT}
 
 # Each ordering, and those that are one step weaker.
 WEAKER = {"SeqCst": ["AcqRel", "Acquire", "Release"], "AcqRel": ["Acquire", "Release"], "Acquire": ["Relaxed"], "Release": ["Relaxed"]}
@@ -66,7 +73,7 @@ WEAKER = {"SeqCst": ["AcqRel", "Acquire", "Release"], "AcqRel": ["Acquire", "Rel
 SCHEDULES = "500"
 
 # What a program says that has found a bug, but for the counts of schedules.
-PANIC = re.compile(r"panicked at [^\n]*\n([^\n]*)")
+PANIC = re.compile(r"panicked at [^\n]*\n([^\n]*)\n")
 FLOOR = re.compile(r"only \d+ executions, expected at least|raise the floor to")
 
 
@@ -117,7 +124,8 @@ def mutants_of(group, path):
         if begins and is_statement(line):
             add(number, "dropped", "a statement is dropped", lines[:number] + lines[number + 1 :])
             after = lines[number + 1] if number + 1 < end else ""
-            is_let = re.match(r"let (?!_ )", after.strip()) and after.strip().endswith(";") and is_balanced(after)
+            # A `let` without a call only gives a name.
+            is_let = re.match(r"let (?!_ ).*\(", after.strip()) and after.strip().endswith(";") and is_balanced(after)
             if indent(after) == indent(line) and (is_statement(after) or is_let):
                 add(number, "swapped", "two neighbours have changed places", lines[:number] + [after, line] + lines[number + 2 :])
     return found
@@ -136,10 +144,32 @@ def choose(every, number, chance):
     return turns[:number]
 
 
+def missed(results):
+    """Makes the mutants that the native tests missed, of the results of cargo-mutants."""
+    found = []
+    for outcome in json.loads((Path(results) / "outcomes.json").read_text())["outcomes"]:
+        if outcome["summary"] != "MissedMutant":
+            continue
+        about = outcome["scenario"]["Mutant"]
+        path = about["file"]
+        with tempfile.NamedTemporaryFile("w+") as changed:
+            changed.write((ROOT / path).read_text())
+            changed.flush()
+            diff = Path(results) / outcome["diff_path"]
+            subprocess.run(["patch", "-s", changed.name, diff], check=True)
+            text = Path(changed.name).read_text()
+        crate = re.match(r"crates/forebay-(bus|task|sync)/", path)
+        group = {"bus": "bus", "task": "task", "sync": "pool"}[crate[1]] if crate else "core"
+        group = "permit" if path.endswith("/permit.rs") else group
+        found.append(Mutant(group, path, about["span"]["start"]["line"], "missed", about["name"].split(": ", 1)[-1], text))
+    return found
+
+
 class Gate:
     """A copy of the tree, and what its mutants must pass."""
 
-    def __init__(self, work):
+    def __init__(self, work, is_native):
+        self.is_native = is_native
         self.tree = Path(work) / "tree"
         self.tree.mkdir()
         files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
@@ -158,8 +188,8 @@ class Gate:
         for folder, features, tests in GROUPS[group]["models"]:
             names = " ".join(f"--test {test}" for test in tests)
             yield "model", f"loom-tests/{folder}", (
-                f"cargo test --quiet --profile mutants --no-fail-fast --no-default-features --features '{features}' {names}")
-        for native in GROUPS[group]["native"]:
+                f"cargo test --quiet --profile mutants --no-fail-fast --no-default-features --features '{features}' {names} -- --nocapture")
+        for native in GROUPS[group]["native"] if self.is_native else []:
             yield "native", "", f"cargo test --quiet --no-fail-fast {native}"
 
     def check(self, sort, folder, command):
@@ -170,29 +200,40 @@ class Gate:
             return ("broken" if "could not compile" in built.stderr else "undecided"), built.stdout + built.stderr
         begun = time.monotonic()
         limit = 120 + 10 * self.usual.get((folder, command), 600)
-        with tempfile.TemporaryFile("w+") as log:
+        with tempfile.TemporaryFile() as log:
             run = subprocess.Popen(command, shell=True, cwd=self.tree / folder, env=self.env, stdout=log, stderr=log, start_new_session=True)
             hangs = None
-            try:
-                run.wait(limit)
-            except subprocess.TimeoutExpired:
-                hangs = not any(is_running(run.pid) or time.sleep(1) for _ in range(20))
+            # What a model has found is known at once: the other models are not waited for.
+            while run.poll() is None and not (sort == "model" and findings(read(log))):
+                if time.monotonic() - begun > limit:
+                    hangs = not any(is_running(run.pid) or time.sleep(1) for _ in range(20))
+                    break
+                time.sleep(0.5)
+            if run.poll() is None:
                 os.killpg(run.pid, signal.SIGKILL)
                 run.wait()
-            log.seek(0)
-            output = log.read()
+            output = read(log)
         self.usual.setdefault((folder, command), time.monotonic() - begun)
         if hangs is not None:
             return ("killed", "hangs") if hangs else ("undecided", f"ran for more than {limit:.0f} s\n{output[-2000:]}")
         if run.returncode == 0:
             return "passed", ""
-        failures = [said for said in PANIC.findall(output) if not said.startswith("on purpose")]
-        reasons = [said for said in failures if not FLOOR.search(said)]
+        reasons = findings(output)
         if reasons:
             return "killed", reasons[0][:140]
-        if failures:
+        if FLOOR.search(output):
             return "passed", "with other numbers of schedules"
         return "undecided", output[-2000:]
+
+
+def read(log):
+    # Not by `seek`, which would move where the program writes.
+    return os.pread(log.fileno(), 1 << 26, 0).decode(errors="replace")
+
+
+def findings(output):
+    """Returns what panicked, but for what a test throws on purpose, and for numbers of schedules."""
+    return [said for said in PANIC.findall(output) if not said.startswith("on purpose") and not FLOOR.search(said)]
 
 
 def is_running(session):
@@ -213,19 +254,24 @@ def main():
     arguments.add_argument("seed", nargs="?", type=int, default=1)
     arguments.add_argument("--list", action="store_true")
     arguments.add_argument("--files", default="")
+    arguments.add_argument("--from", dest="results")
     options = arguments.parse_args()
 
     every = [mutant for group in GROUPS for pattern in GROUPS[group]["files"] for path in sorted(ROOT.glob(pattern))
              if path.name != "tests.rs" and options.files in str(path.relative_to(ROOT))
              for mutant in mutants_of(group, str(path.relative_to(ROOT)))]
-    chosen = choose(every, options.number, random.Random(options.seed))
-    print(f"{len(chosen)} of {len(every)} mutants, seed {options.seed}", flush=True)
+    if options.results:
+        chosen = missed(options.results)
+        print(f"{len(chosen)} mutants that native tests missed", flush=True)
+    else:
+        chosen = choose(every, options.number, random.Random(options.seed))
+        print(f"{len(chosen)} of {len(every)} mutants, seed {options.seed}", flush=True)
     if options.list:
         print("\n".join(map(str, chosen)))
         return 0
 
     with tempfile.TemporaryDirectory() as work:
-        gate = Gate(work)
+        gate = Gate(work, not options.results)
         for group in sorted({mutant.group for mutant in chosen}):
             for check in gate.commands(group):
                 result, why = gate.check(*check)
@@ -252,7 +298,7 @@ def main():
     killed = len(ends["model"]) + len(ends["native"])
     print(f"{killed} of {killed + len(ends['survived'])} killed: {len(ends['model'])} by models, {len(ends['native'])} by native tests alone; "
           f"{len(ends['undecided'])} undecided, {len(ends['broken'])} did not compile")
-    return 0
+    return 1 if options.results and ends["survived"] + ends["undecided"] else 0
 
 
 if __name__ == "__main__":
