@@ -39,7 +39,7 @@ CORE = {
         "src/collector/flush.rs", "src/collector/lifecycle.rs", "src/collector/producer.rs",
     ],
     "models": [("", "", ["protocol", "waiters", "lanes"])],
-    "native": ["--lib", "--test collector -- p3_ p4_ p5_"],
+    "native": ["--lib", "--test collector -- p3_ p4_ p5_ futures::"],
 }
 POOL = {
     "files": ["crates/forebay-sync/src/pool.rs", "crates/forebay-sync/src/pool/*.rs"],

@@ -628,3 +628,25 @@ fn who_is_refused_a_call_sees_what_came_before() {
     });
     witness.expect(&["true", "false"]);
 }
+
+/// Must report `cancel-asked-without-acquire`.
+#[test]
+fn who_sees_a_cancel_sees_what_came_before() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: who sees a cancel sees what came before", 3, 4, move || {
+        let (token, done) = (CancelToken::new(), Arc::new(AtomicBool::new(false)));
+        let other = thread::spawn({
+            let (token, done) = (token.clone(), done.clone());
+            move || {
+                done.store(true, Ordering::Relaxed);
+                token.cancel();
+            }
+        });
+        let is_cancelled = token.is_cancelled();
+        assert!(!is_cancelled || done.load(Ordering::Relaxed), "cancelled, and saw nothing of why");
+        other.join().unwrap();
+        seen.saw(is_cancelled);
+    });
+    witness.expect(&["true", "false"]);
+}

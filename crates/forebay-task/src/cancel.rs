@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use forebay_sync::sync::{Arc, Home, Mutex, Ordering, PlainU64, Weak};
+use forebay_sync::sync::{Arc, AtomicU64, Home, Mutex, Ordering, Weak};
 
 /// Token that cancels tasks, and says whether they are cancelled. A clone is the same token.
 ///
@@ -34,7 +34,7 @@ pub(crate) trait Listener: Send + Sync {
 struct Inner {
     /// 1 once it is cancelled. Written under the lock of `listeners`, read without: a Release that hands what came before
     /// `cancel` on to whoever reads 1.
-    flag: PlainU64,
+    flag: AtomicU64,
     home: Home,
     /// Empty once it is cancelled. Each may be gone already.
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
@@ -49,7 +49,7 @@ impl CancelToken {
     }
 
     fn below(parent: Option<Arc<Inner>>) -> Self {
-        let (flag, listeners) = (PlainU64::new(0), Mutex::new(Vec::new()));
+        let (flag, listeners) = (AtomicU64::new(0), Mutex::new(Vec::new()));
         Self { inner: Arc::new(Inner { flag, home: Home::here(), listeners, _parent: parent }) }
     }
 
@@ -71,7 +71,7 @@ impl CancelToken {
         self.inner.on_cancel();
     }
 
-    /// Returns whether it is cancelled.
+    /// Returns whether it is cancelled. Who learns that it is sees what was done before the cancel.
     pub fn is_cancelled(&self) -> bool {
         self.inner.flag.load(Ordering::Acquire) != 0
     }
