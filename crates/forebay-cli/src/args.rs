@@ -146,7 +146,7 @@ Examples:
 #[derive(Debug, Group)]
 #[command(after_help = TAILS)]
 pub(crate) struct Tail {
-    /// The folder of a run, or its file of JSON Lines; a stream, `redis://HOST/STREAM`. `-` is standard input.
+    /// The folder of a run, or its file of JSON Lines; a stream, `redis://HOST/STREAM` or `nats://HOST/SUBJECT`. `-` is standard input.
     #[arg(default_value = "runs")]
     pub(crate) path: PathBuf,
     /// Wait for more, until Ctrl-C.
@@ -183,7 +183,7 @@ Examples:
 #[derive(Debug, Group)]
 #[command(after_help = QUERIES)]
 pub(crate) struct Query {
-    /// A folder of runs, that of one run, or a file; a stream, `redis://HOST/STREAM`. `-` is standard input.
+    /// A folder of runs, that of one run, or a file; a stream, `redis://HOST/STREAM` or `nats://HOST/SUBJECT`. `-` is standard input.
     #[arg(default_value = "runs")]
     pub(crate) path: PathBuf,
     /// Events of these names (a pattern such as `train.*`).

@@ -1,30 +1,36 @@
 //! Streams of Redis and Valkey, where a run may be named: `redis://HOST[:PORT][/DATABASE]/STREAM`.
 
+mod nats;
+
 use std::path::Path;
 
-use forebay::Record;
-use forebay_history::{History, HistoryError};
+use forebay_history::History;
 
 use crate::error::Error;
 
-/// Asks for the next record of a stream: first up to the entry that is its last one at the begin, and then, where it goes on, for what
-/// has come since. `None` if there is none yet.
-pub(crate) type Poll = Box<dyn FnMut(bool) -> Result<Option<Record>, HistoryError>>;
+pub(crate) use nats::Poll;
 
 /// Returns whether a path is the URL of a stream.
 pub(crate) fn is_stream(path: &Path) -> bool {
-    ["redis://", "rediss://"].iter().any(|scheme| path.to_string_lossy().starts_with(scheme))
+    nats::is_url(path)
+        || ["redis://", "rediss://"].iter().any(|scheme| path.to_string_lossy().starts_with(scheme))
 }
 
 /// Opens the stream of a URL, to be queried.
 #[cfg(feature = "redis")]
 pub(crate) fn open(path: &Path) -> Result<Box<dyn History>, Error> {
+    if let Some(opened) = nats::open(path) {
+        return opened;
+    }
     Ok(Box::new(history(path)?))
 }
 
 /// Opens the stream of a URL, to be followed from its beginning.
 #[cfg(feature = "redis")]
 pub(crate) fn follow(path: &Path) -> Result<Poll, Error> {
+    if let Some(opened) = nats::follow(path) {
+        return opened;
+    }
     let mut reader = history(path)?.reader().map_err(|error| Error::Asked(error.to_string()))?;
     reader.end_here()?;
     Ok(Box::new(move |goes_on| {
@@ -47,13 +53,13 @@ fn history(path: &Path) -> Result<forebay_redis::RedisHistory, Error> {
 }
 
 #[cfg(not(feature = "redis"))]
-pub(crate) fn open(_: &Path) -> Result<Box<dyn History>, Error> {
-    Err(Error::Asked(WITHOUT.to_owned()))
+pub(crate) fn open(path: &Path) -> Result<Box<dyn History>, Error> {
+    nats::open(path).unwrap_or_else(|| Err(Error::Asked(WITHOUT.to_owned())))
 }
 
 #[cfg(not(feature = "redis"))]
-pub(crate) fn follow(_: &Path) -> Result<Poll, Error> {
-    Err(Error::Asked(WITHOUT.to_owned()))
+pub(crate) fn follow(path: &Path) -> Result<Poll, Error> {
+    nats::follow(path).unwrap_or_else(|| Err(Error::Asked(WITHOUT.to_owned())))
 }
 
 #[cfg(not(feature = "redis"))]

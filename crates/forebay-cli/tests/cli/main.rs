@@ -4,13 +4,19 @@
 #[cfg(feature = "redis")]
 mod broker;
 mod doctor;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "nats")]
+#[path = "../../../forebay-nats/tests/nats/server.rs"]
+#[allow(unreachable_pub, dead_code, reason = "shared with the tests of that crate")]
+mod nats_server;
 mod query;
 mod serve;
 #[cfg(feature = "redis")]
 #[path = "../../../forebay-redis/tests/redis/server.rs"]
 #[allow(unreachable_pub, dead_code, reason = "shared with the tests of that crate")]
 mod server;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "nats", feature = "redis"))]
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 #[cfg(unix)]
