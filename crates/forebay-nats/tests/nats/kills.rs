@@ -58,6 +58,9 @@ fn a_server_that_is_killed_loses_nothing_and_doubles_nothing() {
     assert_eq!(found, (0..step as u64).collect::<Vec<_>>());
     let account = history.account().unwrap();
     assert_eq!((account.redriven, account.absent, account.removed), (0, 0, 0));
+    let Some(found) = server.read_in_python("forebay.s.0") else { return };
+    assert_eq!((&found["doubles"], &found["holes"]), (&json!(0), &json!(0)));
+    assert_eq!(found["steps"], json!((0..step).collect::<Vec<_>>()));
 }
 
 /// Collects into the server whose URL it is given, for the test below, until it is killed.
@@ -105,6 +108,9 @@ fn a_producer_that_is_killed_leaves_whole_batches_without_a_hole() {
         assert!(step == expected || is_next_process, "{step} in the place of {expected}");
         expected = step + 1;
     }
+    let Some(found) = server.read_in_python("forebay.s") else { return };
+    assert_eq!((&found["doubles"], &found["holes"]), (&json!(0), &json!(0)));
+    assert_eq!((&found["writers"], &found["events"]), (&json!(kills()), &json!(account.events)));
 }
 
 /// Loses a quarter of all answers that a batch is there.

@@ -95,6 +95,26 @@ impl NatsServer {
         info["state"]["subjects"][subject].as_u64().unwrap_or_default()
     }
 
+    /// Returns what a client in Python finds in a subject. `None`, said aloud: there is no such client.
+    pub fn read_in_python(&self, subject: &str) -> Option<Value> {
+        let python = installed().join("python");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/read_subject.py");
+        let has_client = |python: &PathBuf| {
+            Command::new(python)
+                .args(["-c", "import nats"])
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        if !has_client(&python) {
+            skipped("no nats-py (PyPI: pip install nats-py, as .ci/servers does)");
+            return None;
+        }
+        let output = Command::new(python).args([script, &self.url(), subject]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(serde_json::from_slice(&output.stdout).unwrap())
+    }
+
     /// Kills the server by SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -147,11 +167,15 @@ impl Drop for NatsServer {
     }
 }
 
-/// The program: one that is installed, or else that of `.ci/servers`, beside the folder of this test.
+/// Where `.ci/servers` has put its programs: beside the folder of this test.
+fn installed() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("servers/bin")
+}
+
+/// The program: one that is installed, or else that of `.ci/servers`.
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let built = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("servers/bin");
-    let folders = std::env::split_paths(&path).chain([built]);
+    let folders = std::env::split_paths(&path).chain([installed()]);
     folders.map(|folder| folder.join("nats-server")).find(|program| program.is_file())
 }
 
