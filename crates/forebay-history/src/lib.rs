@@ -34,6 +34,7 @@
 mod distributions;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 mod event_files;
+mod feed;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 mod follow;
 #[cfg(feature = "json-lines")]
@@ -55,6 +56,7 @@ mod values;
 
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 pub use distributions::Distribution;
+pub use feed::Feed;
 pub use forebay::run::{RunEnd, RunInfo, RunStatus};
 #[cfg(feature = "json-lines")]
 pub use json_lines::{JsonLinesHistory, JsonLinesReader};

@@ -13,6 +13,7 @@ use forebay_sync::sync::Arc;
 
 use crate::distributions::{Distribution, Distributions};
 use crate::event_files::{self, EventFiles};
+use crate::feed::{self, Feed};
 use crate::follow::{LineFollower, Look};
 use crate::lines::PlainLines;
 use crate::runs::{Lives, Trouble, TroubleKind};
@@ -37,8 +38,7 @@ const MAX_BYTES: usize = 256 << 20;
 /// Bytes of event files of which an iterator holds the records.
 const MAX_ITER_BYTES: usize = 1 << 20;
 
-/// Records that are read from a database at once.
-#[cfg(feature = "sqlite")]
+/// Records that are read from a database or a feed at once.
 const MAX_ROWS: usize = 10_000;
 
 /// Points that a run keeps of all series together by default: 100 MB.
@@ -65,6 +65,8 @@ pub enum Format {
     Sqlite,
     /// Event files, by TensorBoard, PyTorch, tensorboardX or forebay.
     TensorBoard,
+    /// No files: a [`Feed`], such as the stream of a server.
+    Feed,
 }
 
 /// Most names of one run of which distributions and pictures are kept.
@@ -144,6 +146,7 @@ enum Files {
         last: Seen,
     },
     TensorBoard(EventFiles),
+    Feed(Box<dyn Feed>),
 }
 
 impl Files {
@@ -153,6 +156,7 @@ impl Files {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { .. } => Format::Sqlite,
             Self::TensorBoard(_) => Format::TensorBoard,
+            Self::Feed(_) => Format::Feed,
         }
     }
 
@@ -265,7 +269,8 @@ fn place_of(path: &Path) -> Result<Place, HistoryError> {
         #[cfg(feature = "sqlite")]
         Some(Format::Sqlite) => Ok(Place::Sqlite(path.join(DATABASE))),
         Some(Format::TensorBoard) => Ok(Place::TensorBoard(path.to_owned())),
-        None => {
+        // No folder is a feed.
+        None | Some(Format::Feed) => {
             let why = format!("it has neither {EVENTS} nor {DATABASE}, and no event files of TensorBoard");
             Err(failed(io::Error::new(io::ErrorKind::NotFound, why)))
         }
@@ -301,6 +306,11 @@ impl RecordFollower {
         let path = path.as_ref();
         let files = Files::open(path)?;
         Ok(Self { path: path.to_owned(), files, no_records: 0 })
+    }
+
+    /// Follows a feed, which errors name so.
+    pub fn of(name: impl Into<PathBuf>, feed: impl Feed + 'static) -> Self {
+        Self { path: name.into(), files: Files::Feed(Box::new(feed)), no_records: 0 }
     }
 
     /// Returns the last `count` records of those that `is_asked` wants, oldest first, and goes on behind the last one there is. JSON Lines
@@ -341,7 +351,7 @@ impl RecordFollower {
                     }
                 }
             }
-            Files::TensorBoard(_) => {
+            Files::TensorBoard(_) | Files::Feed(_) => {
                 let mut found = VecDeque::new();
                 self.poll(&mut |record| {
                     if is_asked(&record) {
@@ -364,6 +374,7 @@ impl RecordFollower {
             #[cfg(feature = "sqlite")]
             Files::Sqlite { .. } => 0,
             Files::TensorBoard(files) => files.damaged(),
+            Files::Feed(feed) => feed.not_read(),
         }
     }
 
@@ -429,6 +440,7 @@ impl RecordFollower {
                 });
                 Ok(events.map_err(failed)?.1 == Look::UpToDate)
             }
+            Files::Feed(feed) => feed::look(feed, MAX_ROWS, take),
         }
     }
 }
@@ -653,6 +665,14 @@ impl Run {
         Ok(Self { path, format, files, is_torn: false, has_two_writers: false, lines, known })
     }
 
+    /// Makes a run of a feed, with this name for a path. Nothing of it is read before [`poll`](Self::poll).
+    pub fn of(name: impl Into<PathBuf>, feed: impl Feed + 'static) -> Self {
+        let (path, files) = (name.into(), Files::Feed(Box::new(feed)));
+        let (format, files, known) = (files.format(), Some(files), Known::default());
+        let lines = PlainLines::default();
+        Self { path, format, files, is_torn: false, has_two_writers: false, lines, known }
+    }
+
     /// Keeps so many points of each series, 32 at least, and not 16,384. With 0 none, for who asks for the last and the best values alone. To
     /// be called before the first [`poll`](Self::poll).
     pub fn with_max_points(mut self, max_points: usize) -> Self {
@@ -755,6 +775,14 @@ impl Run {
                 known.not_read = files.damaged();
                 Ok(look != Look::UpToDate)
             }
+            Files::Feed(feed) => {
+                let is_done = feed::look(feed, MAX_ROWS, &mut |record| {
+                    known.events += 1;
+                    known.record(&record);
+                });
+                known.not_read = feed.not_read();
+                Ok(!is_done?)
+            }
         }
     }
 
@@ -765,7 +793,7 @@ impl Run {
             Some(Files::JsonLines(follower)) => _ = follower.release(),
             #[cfg(feature = "sqlite")]
             Some(Files::Sqlite { history, .. }) => history.release(),
-            Some(Files::TensorBoard(_)) | None => {}
+            Some(Files::TensorBoard(_) | Files::Feed(_)) | None => {}
         }
     }
 
@@ -872,6 +900,7 @@ impl Run {
             Some(Files::TensorBoard(files)) => files.is_torn(),
             #[cfg(feature = "sqlite")]
             Some(Files::Sqlite { .. }) => false,
+            Some(Files::Feed(_)) => false,
             None => self.is_torn,
         }
     }

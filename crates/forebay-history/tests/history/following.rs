@@ -4,7 +4,7 @@ use std::path::Path;
 
 use forebay::sink::{JsonLinesSink, Sink, TensorBoardSink};
 use forebay::{Batch, Record};
-use forebay_history::{RecordFollower, Run, find_runs};
+use forebay_history::{Feed, Format, HistoryError, RecordFollower, Run, find_runs};
 
 /// A writer of steps, a batch each.
 struct Writer<S> {
@@ -480,4 +480,52 @@ fn a_run_took_what_its_processes_took_and_not_the_pause_between_them() {
     // A clock that went back takes nothing away.
     assert_eq!(took(vec![x(86_000)]), Some(60));
     assert_eq!(took(vec![begin(3, 90_000), x(90_001)]), Some(61));
+}
+
+/// A place whose records come by script: a step, something that is no record, or nobody there.
+#[derive(Debug)]
+struct Script {
+    next: std::vec::IntoIter<Result<u64, &'static str>>,
+    not_read: u64,
+}
+
+impl Feed for Script {
+    fn poll(&mut self) -> Result<Option<Record>, HistoryError> {
+        match self.next.next() {
+            None => Ok(None),
+            Some(Ok(step)) => Ok(Some(Record::scalar("loss", 0.5).with_step(step))),
+            Some(Err(why)) => {
+                self.not_read += u64::from(why == "no record");
+                Err(HistoryError::new("the script", why))
+            }
+        }
+    }
+
+    fn not_read(&self) -> u64 {
+        self.not_read
+    }
+}
+
+#[test]
+fn a_feed_is_read_across_what_is_no_record_and_goes_on_after_an_error() {
+    let script = || {
+        let next = vec![Ok(0), Err("no record"), Ok(1), Err("nobody is there"), Ok(2)];
+        Script { next: next.into_iter(), not_read: 0 }
+    };
+    let mut run = Run::of("it", script());
+    let error = run.poll().unwrap_err();
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "nobody is there");
+    assert_eq!((run.events(), run.not_read()), (2, 1));
+    assert!(!run.poll().unwrap());
+    assert_eq!((run.events(), run.series("loss").unwrap().count(), run.not_read()), (3, 3, 1));
+    assert_eq!((run.format(), run.path()), (Format::Feed, Path::new("it")));
+    run.release();
+    run.close();
+    assert!(!run.poll().unwrap() && !run.is_torn());
+
+    let (mut follower, mut steps) = (RecordFollower::of("it", script()), Vec::new());
+    let mut take = |record: Record| steps.extend(record.step());
+    assert!(follower.poll(&mut take).is_err());
+    follower.poll(&mut take).unwrap();
+    assert_eq!((steps, follower.not_read()), (vec![0, 1, 2], 1));
 }
