@@ -56,8 +56,22 @@ struct Header {
     moment: u64,
     /// True if its events were offered before, and failed.
     is_redriven: bool,
+    /// True if an earlier process has made it.
+    is_replayed: bool,
     /// The process that delivers it.
     process: Home,
+}
+
+/// What is kept of a header.
+#[cfg(feature = "json-lines")]
+pub(crate) struct KeptHeader {
+    pub(crate) number: u64,
+    pub(crate) first_event: u64,
+    pub(crate) gap: u64,
+    pub(crate) time: SystemTime,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) run: Option<Arc<RunIdentity>>,
+    pub(crate) is_replayed: bool,
 }
 
 impl<E> Batch<E> {
@@ -72,6 +86,7 @@ impl<E> Batch<E> {
             time: SystemTime::now(),
             moment: clock::nanos(),
             is_redriven: false,
+            is_replayed: false,
             process: Home::here(),
         };
         Self { events: Buffer::alone(events, header.process), header }
@@ -121,6 +136,32 @@ impl<E> Batch<E> {
     /// missing. The [first event](Self::first_event) is then none of theirs.
     pub fn is_redriven(&self) -> bool {
         self.header.is_redriven
+    }
+
+    /// Returns a batch that was kept outside of this process, or of memory.
+    #[cfg(feature = "json-lines")]
+    pub(crate) fn restored(kept: KeptHeader, events: Vec<E>) -> Self {
+        let KeptHeader { number, first_event, gap, time, origin, run, is_replayed } = kept;
+        let (moment, process) = (clock::nanos(), Home::here());
+        let header = Header {
+            number,
+            first_event,
+            gap,
+            origin,
+            run,
+            time,
+            moment,
+            is_redriven: false,
+            is_replayed,
+            process,
+        };
+        Self { events: Buffer::alone(events, process), header }
+    }
+
+    /// Returns whether an earlier process has made this batch, and left it in the file of a [`Spill`](crate::sink::Spill). Its header is the one
+    /// that it had: [origin](Self::origin) and numbers are those of that process. Of the batches of that process, the first one may have been delivered.
+    pub fn is_replayed(&self) -> bool {
+        self.header.is_replayed
     }
 
     /// Adds to the number of events that are missing before these.
@@ -416,6 +457,7 @@ impl<E: Event> Batcher<E> {
             time: UNIX_EPOCH + Duration::from_nanos(clock::unix_nanos()),
             moment: 0,
             is_redriven: false,
+            is_replayed: false,
             process: Home::now(),
         };
         self.next_batch += 1;

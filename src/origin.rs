@@ -9,7 +9,7 @@ pub use rank::{Rank, RankError};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
 
 use crate::unix;
@@ -35,7 +35,7 @@ use crate::unix;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Origin {
     /// The session of the collector.

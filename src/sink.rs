@@ -27,6 +27,8 @@ mod presence;
 mod rate_limited;
 mod retry;
 mod route;
+#[cfg(feature = "json-lines")]
+mod spill;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 pub(crate) mod target;
@@ -56,6 +58,8 @@ pub(crate) use panics::Panics;
 pub use rate_limited::RateLimited;
 pub use retry::{Retry, RetryPolicy};
 pub use route::Route;
+#[cfg(feature = "json-lines")]
+pub use spill::Spill;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteSink;
 #[cfg(feature = "tensorboard")]

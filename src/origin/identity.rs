@@ -1,7 +1,7 @@
 //! Identity of the training run that the events of a collector belong to.
 
 use arc_swap::ArcSwapOption;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::sync::Arc;
 ///
 /// A [`TrainingRun`](crate::run::TrainingRun) gives it to its collector. From then on every batch carries it
 /// ([`Batch::run`](crate::Batch::run)), until the next run of that collector begins.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunIdentity {
     /// The id of the run. All of its generations have the same.

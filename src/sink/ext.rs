@@ -9,6 +9,8 @@ use super::map::Map;
 use super::rate_limited::RateLimited;
 use super::retry::{Retry, RetryPolicy};
 use super::route::Route;
+#[cfg(feature = "json-lines")]
+use super::spill::Spill;
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
 
@@ -58,6 +60,16 @@ pub trait SinkExt<E = Record>: Sink<E> + Sized {
     /// Leaves the sink alone for a while when it fails again and again: see [`Breaker`].
     fn breaker(self, policy: BreakerPolicy) -> Breaker<Self, E> {
         Breaker::new(self, policy)
+    }
+
+    /// Puts batches into a local file while the sink cannot take them, and replays them when it can: see [`Spill`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened, is none of a spill, or another process has it open.
+    #[cfg(feature = "json-lines")]
+    fn spill(self, path: impl AsRef<std::path::Path>) -> std::io::Result<Spill<Self, E>> {
+        Spill::new(self, path.as_ref())
     }
 
     /// Limits the events to `per_second` a second in the long run, up to a second's worth at once; 0 counts as 1. See

@@ -21,6 +21,7 @@ mod rotation;
 #[cfg(feature = "sqlite")]
 mod run_identity;
 mod sinks;
+mod spill;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "tensorboard")]
