@@ -4,14 +4,18 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use redis::{
-    Client, Cmd, Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, Value,
+    Client, Cmd, Connection, ConnectionInfo, ErrorKind, FromRedisValue, Pipeline, RedisError,
+    ServerErrorKind, Value,
 };
 
+use crate::address::{Address, Way, at, host_of};
 use crate::error::{Failure, UrlError};
 
-/// Server of a URL.
+/// Server of a stream: the one that a URL names, or that others say has it.
 pub(crate) struct Server {
-    client: Client,
+    address: Address,
+    /// The node of a cluster that has the stream, as far as it is known.
+    node: Option<ConnectionInfo>,
     connection: Option<Connection>,
     pub(crate) timeout: Duration,
     /// Host and port, for errors.
@@ -20,26 +24,38 @@ pub(crate) struct Server {
     has_sent_twice: bool,
 }
 
+/// Number of times that a cluster may lead on to another node.
+const MAX_REDIRECTS: usize = 5;
+
 impl Server {
     pub(crate) fn open(url: &str) -> Result<Self, UrlError> {
-        let refused = |error: &RedisError| UrlError {
-            reason: error.detail().map_or_else(|| error.category().to_owned(), str::to_owned),
-        };
-        let info = url.into_connection_info().map_err(|error| refused(&error))?;
-        let place = info.addr().to_string();
-        let client = Client::open(info).map_err(|error| refused(&error))?;
-        Ok(Self { client, connection: None, timeout: Duration::from_secs(5), place, has_sent_twice: false })
+        let address = Address::of(url)?;
+        for info in &address.named {
+            Client::open(info.clone()).map_err(|error| UrlError {
+                reason: error.detail().map_or_else(|| error.category().to_owned(), str::to_owned),
+            })?;
+        }
+        let (place, timeout) = (address.place(), Duration::from_secs(5));
+        Ok(Self { address, node: None, connection: None, timeout, place, has_sent_twice: false })
     }
 
     /// Trusts servers whose certificate has this root, in PEM, and no others.
     #[cfg(feature = "tls")]
     pub(crate) fn trust(&mut self, root: &[u8]) -> Result<(), UrlError> {
-        let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(root.to_vec()) };
-        let info = self.client.get_connection_info().clone();
-        self.client = Client::build_with_tls(info, certificates).map_err(|error| {
-            let why = error.category();
-            UrlError { reason: format!("the root certificate must be PEM, and the url rediss://: {why}") }
-        })?;
+        let trusting = |info: &ConnectionInfo| {
+            let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(root.to_vec()) };
+            let client = Client::build_with_tls(info.clone(), certificates).map_err(|error| {
+                let why = error.category();
+                UrlError { reason: format!("the root certificate must be PEM, and the url rediss://: {why}") }
+            })?;
+            Ok(client.get_connection_info().clone())
+        };
+        for info in &mut self.address.named {
+            *info = trusting(info)?;
+        }
+        if let Way::Sentinel { server, .. } = &mut self.address.way {
+            **server = trusting(server)?;
+        }
         Ok(())
     }
 
@@ -110,11 +126,27 @@ impl Server {
         failure
     }
 
-    /// Sends bytes, and returns so many answers. It gives up with the first error, and after the timeout: once that is over, no answer is
-    /// waited for.
+    /// Sends bytes, and returns so many answers. A node of a cluster that has not got the stream, and has done nothing, leads to another one.
     fn exchange(&mut self, bytes: &[u8], answers: usize) -> Result<Vec<Value>, Failure> {
-        let was_connected = self.connection.is_some();
         self.has_sent_twice = false;
+        let mut all = self.exchange_once(bytes, answers)?;
+        for _ in 0..MAX_REDIRECTS {
+            let Some(node) = all.iter().find_map(moved_to) else { break };
+            let like = self.node.as_ref().or(self.address.named.first());
+            self.node = like.map(|like| {
+                // Without a host, it is the same one.
+                let host = if node.0.is_empty() { host_of(like.addr()).0 } else { node.0 };
+                at(like, &host, node.1)
+            });
+            self.connection = None;
+            all = self.exchange_once(bytes, answers)?;
+        }
+        Ok(all)
+    }
+
+    /// Does so with one server. It gives up with the first error, and after the timeout: once that is over, no answer is waited for.
+    fn exchange_once(&mut self, bytes: &[u8], answers: usize) -> Result<Vec<Value>, Failure> {
+        let was_connected = self.connection.is_some();
         match self.attempt(bytes, answers) {
             Err(failure) if was_connected && failure.is_dropped() => {
                 self.has_sent_twice = true;
@@ -147,12 +179,99 @@ impl Server {
         Ok(all)
     }
 
-    fn connect(&self) -> Result<Connection, RedisError> {
-        let connection = self.client.get_connection_with_timeout(self.timeout)?;
+    fn connect(&mut self) -> Result<Connection, RedisError> {
+        if let Some(node) = self.node.clone() {
+            if let Ok(connection) = self.connect_to(node) {
+                return Ok(connection);
+            }
+            // Others may know of another one.
+            self.node = None;
+        }
+        let mut last = RedisError::from((ErrorKind::InvalidClientConfig, "no server is named"));
+        for named in self.address.named.clone() {
+            let found = match &self.address.way {
+                Way::Direct | Way::Cluster => Ok(named),
+                Way::Sentinel { master, server } => {
+                    let (master, server) = (master.clone(), (**server).clone());
+                    self.ask_sentinel(named, &master).map(|(host, port)| at(&server, &host, port))
+                }
+            };
+            match found.and_then(|info| self.connect_to(info)) {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks a sentinel where the master of that name is.
+    fn ask_sentinel(&self, sentinel: ConnectionInfo, master: &str) -> Result<(String, u16), RedisError> {
+        let mut connection = self.connection_to(sentinel)?;
+        let mut command = redis::cmd("SENTINEL");
+        let found: Option<(String, u16)> =
+            command.arg("GET-MASTER-ADDR-BY-NAME").arg(master).query(&mut connection)?;
+        let unknown = || (ErrorKind::MasterNameNotFoundBySentinel, "no sentinel knows the master").into();
+        found.ok_or_else(unknown)
+    }
+
+    fn connect_to(&mut self, info: ConnectionInfo) -> Result<Connection, RedisError> {
+        if !matches!(self.address.way, Way::Direct) {
+            self.place = info.addr().to_string();
+        }
+        self.connection_to(info)
+    }
+
+    fn connection_to(&self, info: ConnectionInfo) -> Result<Connection, RedisError> {
+        let connection = Client::open(info)?.get_connection_with_timeout(self.timeout)?;
         connection.set_read_timeout(Some(self.timeout))?;
         connection.set_write_timeout(Some(self.timeout))?;
         Ok(connection)
     }
+
+    /// Returns a server for each master of a cluster; and elsewhere this one alone.
+    pub(crate) fn masters(mut self) -> Result<Vec<Self>, Failure> {
+        if !matches!(self.address.way, Way::Cluster) {
+            return Ok(vec![self]);
+        }
+        let slots: Vec<Vec<Value>> = self.query(redis::cmd("CLUSTER").arg("SLOTS"))?;
+        let like = self.node.as_ref().or(self.address.named.first());
+        let mut masters = Vec::<(String, u16)>::new();
+        for slot in &slots {
+            // First slot, last slot, and the master, which begins with host and port.
+            let Some(Value::Array(master)) = slot.get(2) else { continue };
+            let (Some(host), Some(port)) = (master.first(), master.get(1)) else { continue };
+            let (Ok(host), Ok(port)) = (String::from_redis_value_ref(host), u16::from_redis_value_ref(port))
+            else {
+                continue;
+            };
+            if !masters.contains(&(host.clone(), port)) {
+                masters.push((host, port));
+            }
+        }
+        let server = |(host, port): (String, u16)| {
+            let info = like.map(|like| at(like, &host, port));
+            let named = info.into_iter().collect();
+            Self {
+                address: Address { named, way: Way::Cluster },
+                node: None,
+                connection: None,
+                timeout: self.timeout,
+                place: format!("{host}:{port}"),
+                has_sent_twice: false,
+            }
+        };
+        Ok(masters.into_iter().map(server).collect())
+    }
+}
+
+/// Returns where an answer says the stream is, if that is what it says: host, which may be empty, and port.
+fn moved_to(answer: &Value) -> Option<(String, u16)> {
+    let Value::ServerError(error) = answer else { return None };
+    let error = RedisError::from(error.clone());
+    let is_moved = error.kind() == ErrorKind::Server(ServerErrorKind::Moved);
+    let (address, _) = error.redirect_node().filter(|_| is_moved)?;
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
 }
 
 impl fmt::Debug for Server {

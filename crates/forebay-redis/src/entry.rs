@@ -40,6 +40,7 @@ pub(crate) const FIRST: &str = "first";
 pub(crate) const COUNT: &str = "count";
 pub(crate) const GAP: &str = "gap";
 pub(crate) const REDRIVEN: &str = "redriven";
+pub(crate) const REPLAYED: &str = "replayed";
 pub(crate) const ORIGIN: &str = "origin";
 pub(crate) const EVENTS: &str = "events";
 

@@ -5,7 +5,9 @@ use redis::{ErrorKind, RedisError};
 
 /// URL of a server that cannot be used. It does not show the URL, which may have a password.
 #[derive(Debug, thiserror::Error)]
-#[error("invalid url of a server: {reason} (expected redis://[user:password@]host[:port][/database]{TLS})")]
+#[error(
+    "invalid url of a server: {reason} (expected redis://[user:password@]host[:port][/database], redis+cluster://[user:password@]host[:port][,host..], redis+sentinel://[user:password@]host[:port][,host..]/MASTER[/database]{TLS})"
+)]
 #[non_exhaustive]
 pub struct UrlError {
     /// What is wrong with it.
@@ -16,12 +18,14 @@ const TLS: &str =
     if cfg!(feature = "tls") { ", or rediss:// for TLS" } else { "; rediss:// takes the feature `tls`" };
 
 /// Codes of servers that may accept the same command later.
-const LATER: [&str; 10] = [
+const LATER: [&str; 12] = [
+    "ASK",
     "BUSY",
     "CLUSTERDOWN",
     "LOADING",
     "MASTERDOWN",
     "MISCONF",
+    "MOVED",
     "NOMASTERLINK",
     "NOREPLICAS",
     "OOM",

@@ -1,17 +1,17 @@
 //! `RedisHistory` and `RedisReader`: the records of a stream, read page by page.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use forebay::Record;
-use forebay_history::{EventQuery, History, HistoryError, Records};
+use forebay_history::{EventQuery, Feed, History, HistoryError, Records};
 use redis::streams::{StreamId, StreamRangeReply};
 use redis::{Cmd, FromRedisValue, Value, cmd};
 
 use crate::connection::Server;
-use crate::entry::{COUNT, EVENTS, FIRST, GAP, Id, REDRIVEN, WRITER};
-use crate::error::UrlError;
+use crate::entry::{COUNT, EVENTS, FIRST, GAP, Id, ORIGIN, REDRIVEN, REPLAYED, WRITER};
+use crate::error::{Failure, UrlError};
 
 /// History of a stream that a [`RedisSink`](crate::RedisSink) writes, from its oldest entry to the one that is its last when the query begins.
 ///
@@ -60,6 +60,44 @@ impl RedisHistory {
         self.root = Some(pem.into());
         self.reader()?;
         Ok(self)
+    }
+
+    /// Returns the names of the streams of a server that begin so, sorted. The user needs the right `+scan`.
+    ///
+    /// # Errors
+    ///
+    /// The URL cannot be used, or the server does not answer.
+    pub fn streams(url: &str, prefix: &str) -> Result<Vec<String>, HistoryError> {
+        let server = Server::open(url).map_err(|error| HistoryError::new("the server", error))?;
+        let place = server.place().to_owned();
+        let masters = server.masters().map_err(|failure| HistoryError::new(&place, failure.at(&place)))?;
+        let mut pattern = String::new();
+        for letter in prefix.chars() {
+            if "*?[]\\^".contains(letter) {
+                pattern.push('\\');
+            }
+            pattern.push(letter);
+        }
+        pattern.push('*');
+        let mut found = BTreeSet::new();
+        for mut server in masters {
+            let mut cursor = "0".to_owned();
+            loop {
+                let mut command = cmd("SCAN");
+                command.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
+                let answer: Result<(String, Vec<String>), Failure> =
+                    server.query(command.arg("TYPE").arg("stream"));
+                let answer = answer.map_err(|failure| failure.at(server.place()));
+                let (next, names) = answer.map_err(|error| HistoryError::new(server.place(), error))?;
+                // A name may come twice.
+                found.extend(names);
+                cursor = next;
+                if cursor == "0" {
+                    break;
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
     }
 
     /// Begins to read.
@@ -142,6 +180,8 @@ pub struct Account {
     pub redriven: u64,
     /// Number of sinks that wrote the entries, one after the other.
     pub writers: u64,
+    /// Number of entries that are none of forebay's, and are in no other number here.
+    pub foreign: u64,
 }
 
 /// Most entries that are read at once, and about how many bytes of them.
@@ -164,8 +204,8 @@ pub struct RedisReader {
     /// Records of an entry that were not given yet.
     records: VecDeque<Record>,
     account: Account,
-    /// The sink whose entries are being read, and the number of the event that should come next.
-    expected: Option<(String, u64)>,
+    /// The sink and the origin whose entries are being read, and the number of the event that should come next.
+    expected: Option<(String, String, u64)>,
 }
 
 impl RedisReader {
@@ -206,9 +246,13 @@ impl RedisReader {
                 return Ok(Some(record));
             }
             if let Some(entry) = self.entries.pop_front() {
-                let refused =
-                    |why: String| HistoryError::new(&self.stream, format!("entry {}: {why}", entry.id));
-                self.records = records_of(&entry).map_err(refused)?;
+                match records_of(&entry) {
+                    Ok(records) => self.records = records,
+                    Err(why) => {
+                        self.account.foreign += 1;
+                        return Err(HistoryError::new(&self.stream, format!("entry {}: {why}", entry.id)));
+                    }
+                }
                 self.count(&entry)?;
             } else if !self.read_page()? {
                 return Ok(None);
@@ -280,10 +324,14 @@ impl RedisReader {
             self.account.redriven += count;
             return Ok(());
         }
-        let writer: String = entry.get(WRITER).unwrap_or_default();
+        let text = |field: &str| entry.get::<String>(field).unwrap_or_default();
+        let (writer, origin) = (text(WRITER), text(ORIGIN));
         let begin = first.saturating_sub(gap);
+        // What a process has left in a spill is written by the next one, and goes on behind its other events.
+        let goes_on =
+            |known: &str, of: &str| of == origin && (known == writer || entry.contains_key(REPLAYED));
         match &self.expected {
-            Some((known, expected)) if *known == writer => {
+            Some((known, of, expected)) if goes_on(known, of) => {
                 self.account.absent += begin.saturating_sub(*expected);
             }
             known => {
@@ -296,7 +344,7 @@ impl RedisReader {
                 }
             }
         }
-        self.expected = Some((writer, first + count));
+        self.expected = Some((writer, origin, first + count));
         Ok(())
     }
 
@@ -308,6 +356,16 @@ impl RedisReader {
             _ => None,
         };
         Ok(number("entries-added").is_none_or(|added| Some(added) > number("length")))
+    }
+}
+
+impl Feed for RedisReader {
+    fn poll(&mut self) -> Result<Option<Record>, HistoryError> {
+        Self::poll(self)
+    }
+
+    fn not_read(&self) -> u64 {
+        self.account.foreign
     }
 }
 

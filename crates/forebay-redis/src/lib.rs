@@ -21,6 +21,7 @@
 //! | `first`, `count` | number of the first event, and of events |
 //! | `gap` | number of events that were evicted before the first |
 //! | `redriven` | 1 if they are dead letters, of which `first` says nothing |
+//! | `replayed` | 1 if an earlier process has left them in a [`Spill`](forebay::sink::Spill); `origin` is that of it |
 //! | `origin` | session, source, host, process and rank, as JSON |
 //! | `events` | the events as JSON Lines, as a [`JsonLinesSink`](forebay::sink::JsonLinesSink) writes them: a record `forebay.gap` stands where events are missing, by an eviction or because a batch failed |
 //!
@@ -41,10 +42,11 @@
 //! | forked child | refused, before the connection of the parent is touched |
 //!
 //! A transient failure is tried again by [`retry`](forebay::sink::SinkExt::retry), which also runs the sink on a thread of its own.
-//! Without it, the batch fails, and a slow server delays the other sinks: so put it around.
+//! [`spill`](forebay::sink::SinkExt::spill) puts batches into a local file instead, and replays them when the server is back. Without either,
+//! the batch fails, and a slow server delays the other sinks: so put one around.
 //!
 //! A user of the server needs the rights `+xadd +xrange +xrevrange +xinfo +multi +exec`, and `+select` where the URL names a
-//! database other than 0.
+//! database other than 0, and `+scan` to find streams.
 //!
 //! # Examples
 //!
@@ -70,6 +72,7 @@
 #[doc = include_str!("../../../docs/redis.md")]
 struct Page;
 
+mod address;
 mod connection;
 mod entry;
 mod error;

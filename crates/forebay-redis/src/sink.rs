@@ -11,7 +11,7 @@ use redis::{Cmd, cmd};
 use serde::Serialize;
 
 use crate::connection::Server;
-use crate::entry::{COUNT, EVENTS, FIRST, GAP, Id, ORIGIN, Part, REDRIVEN, WRITER};
+use crate::entry::{COUNT, EVENTS, FIRST, GAP, Id, ORIGIN, Part, REDRIVEN, REPLAYED, WRITER};
 use crate::error::{Failure, UrlError};
 
 /// 1 MiB.
@@ -27,6 +27,8 @@ pub struct RedisSink {
     stream: Option<String>,
     /// Id of this sink, in every entry that it writes.
     writer: String,
+    /// Stream that what follows is about. Batches of an earlier process may belong into that of its session.
+    key: String,
     /// Left half of the ids. `None` before the stream was looked at.
     generation: Option<u64>,
     /// The highest id that was ever tried.
@@ -58,6 +60,7 @@ impl RedisSink {
             server: Server::open(url)?,
             stream: None,
             writer: new_writer(),
+            key: String::new(),
             generation: None,
             tried: Id::default(),
             at_hand: None,
@@ -160,7 +163,7 @@ impl RedisSink {
         Ok((parts, refused, error))
     }
 
-    fn append(&self, key: &str, id: Id, part: &Part, origin: &str, is_redriven: bool) -> Cmd {
+    fn append<E>(&self, key: &str, id: Id, part: &Part, origin: &str, batch: &Batch<E>) -> Cmd {
         let mut command = cmd("XADD");
         command.arg(key);
         if let Some(entries) = self.max_len {
@@ -168,8 +171,10 @@ impl RedisSink {
         }
         command.arg(id.to_string()).arg(WRITER).arg(&self.writer);
         command.arg(FIRST).arg(part.first).arg(COUNT).arg(part.count).arg(GAP).arg(part.gap);
-        if is_redriven {
-            command.arg(REDRIVEN).arg(1);
+        for (field, is_set) in [(REDRIVEN, batch.is_redriven()), (REPLAYED, batch.is_replayed())] {
+            if is_set {
+                command.arg(field).arg(1);
+            }
         }
         command.arg(ORIGIN).arg(origin);
         command.arg(EVENTS).arg(self.lines.get(part.lines.0..part.lines.1).unwrap_or_default());
@@ -177,20 +182,21 @@ impl RedisSink {
     }
 
     /// Returns the generation for a batch. It never falls; the first one is above that of every other writer, whose ids are then refused.
-    fn generation(&mut self, key: &str, wanted: u64) -> Result<u64, Failure> {
-        let least = match self.generation {
-            Some(generation) => generation,
+    /// Also returns what is at the end of the stream, if that was looked at.
+    fn generation(&mut self, key: &str, wanted: u64) -> Result<(u64, Option<Last>), Failure> {
+        let (least, last) = match self.generation {
+            Some(generation) => (generation, None),
             None => match last_of(&mut self.server, key)? {
                 Some(last) if last.writer.as_deref() != Some(&self.writer) => {
-                    last.id.generation.saturating_add(1)
+                    (last.id.generation.saturating_add(1), Some(last))
                 }
-                Some(last) => last.id.generation,
-                None => 1,
+                Some(last) => (last.id.generation, Some(last)),
+                None => (1, None),
             },
         };
         let generation = least.max(wanted);
         self.generation = Some(generation);
-        Ok(generation)
+        Ok((generation, last))
     }
 
     /// Chooses the ids of a batch: those with which it was tried before, or ids that were never tried. They follow from the numbers of
@@ -217,11 +223,20 @@ impl RedisSink {
         }
         let place = self.server.place().to_owned();
         let key = self.stream.clone().unwrap_or_else(|| format!("forebay:{}", batch.session()));
+        if key != self.key {
+            self.key.clone_from(&key);
+            (self.generation, self.tried, self.at_hand, self.fenced) = (None, Id::default(), None, None);
+        }
         if let Some(who) = &self.fenced {
             return Err(fenced(&place, &key, who));
         }
+        let origin = serde_json::to_string(batch.origin()).unwrap_or_default();
         let wanted = batch.run().map_or(1, |run| run.generation);
-        let generation = self.generation(&key, wanted).map_err(|failure| failure.at(&place))?;
+        let (generation, last) = self.generation(&key, wanted).map_err(|failure| failure.at(&place))?;
+        if batch.is_replayed() && last.is_some_and(|last| last.has(&origin, batch)) {
+            // The process that had it died before it saw the answer.
+            return Ok(());
+        }
         let id = BatchId {
             number: batch.number(),
             time: batch.time(),
@@ -229,8 +244,7 @@ impl RedisSink {
                 .hash_one(self.lines.get(self.events_begin..)),
         };
         let (ids, is_retry) = self.ids(generation, id, parts);
-        let origin = serde_json::to_string(batch.origin()).unwrap_or_default();
-        let append = |(part, id): (&Part, &Id)| self.append(&key, *id, part, &origin, batch.is_redriven());
+        let append = |(part, id): (&Part, &Id)| self.append(&key, *id, part, &origin, batch);
         let commands: Vec<Cmd> = parts.iter().zip(&ids).map(append).collect();
         let first = ids[0];
         self.at_hand = Some(AtHand { batch: id, ids });
@@ -298,10 +312,25 @@ struct AtHand {
     ids: Vec<Id>,
 }
 
-/// The highest id that a stream has had, and who wrote the entry with it.
+/// The highest id that a stream has had, and what its last entry says.
 struct Last {
     id: Id,
     writer: Option<String>,
+    origin: Option<String>,
+    /// Number behind its last event, and whether it has none. `None` for dead letters.
+    end: Option<(u64, bool)>,
+}
+
+impl Last {
+    /// Returns whether a batch of that origin is in the stream: whole batches are appended, in the order of their numbers.
+    fn has<E>(&self, origin: &str, batch: &Batch<E>) -> bool {
+        // An entry of a gap alone ends where the next batch begins.
+        self.origin.as_deref() == Some(origin)
+            && self.end.is_some_and(|(end, is_gap)| {
+                let all = batch.first_event().saturating_add(batch.len() as u64);
+                if batch.is_empty() && end == all { is_gap } else { end >= all }
+            })
+    }
 }
 
 /// Looks at the end of a stream. `None`: there is no stream.
@@ -312,9 +341,14 @@ fn last_of(server: &mut Server, key: &str) -> Result<Option<Last>, Failure> {
         Err(failure) if failure.is_of_no_key() => return Ok(None),
         Err(failure) => return Err(failure),
     };
+    let number = |field: &str| info.last_entry.get::<u64>(field);
+    let end =
+        number(FIRST).zip(number(COUNT)).map(|(first, count)| (first.saturating_add(count), count == 0));
     Ok(Some(Last {
         id: info.last_generated_id.parse().unwrap_or_default(),
         writer: info.last_entry.get(WRITER),
+        origin: info.last_entry.get(ORIGIN),
+        end: end.filter(|_| !info.last_entry.contains_key(REDRIVEN)),
     }))
 }
 

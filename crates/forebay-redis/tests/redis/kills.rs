@@ -23,8 +23,25 @@ pub fn patient() -> RetryPolicy {
 }
 
 /// Number of kills: 10, or as many as `FOREBAY_KILLS` says.
-fn kills() -> u64 {
+pub fn kills() -> u64 {
     std::env::var("FOREBAY_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(10)
+}
+
+/// Has redis-py read a stream, by a program that knows nothing of forebay: it fails where a number is there twice, or is missing. Returns the steps.
+pub fn read_by_redis_py(server: &RedisServer, stream: &str) -> Option<Vec<u64>> {
+    let of_ci = || {
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target").to_owned();
+        std::env::var("CARGO_TARGET_DIR").unwrap_or(own) + "/servers/bin/python"
+    };
+    let python = std::env::var("FOREBAY_REDIS_PYTHON").unwrap_or_else(|_| of_ci());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/read_stream.py");
+    let Ok(output) = Command::new(python).args([script, &server.url(), stream]).output() else {
+        crate::support::skipped("no redis-py: `.ci/servers` installs it");
+        return None;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    Some(found["steps"].as_array().unwrap().iter().filter_map(serde_json::Value::as_u64).collect())
 }
 
 #[test]
@@ -63,6 +80,9 @@ fn a_server_that_is_killed_loses_nothing_and_doubles_nothing() {
     assert_eq!(found, (0..step as u64).collect::<Vec<_>>());
     let account = history.account().unwrap();
     assert_eq!((account.redriven, account.absent, account.removed), (0, 0, 0));
+    if let Some(found) = read_by_redis_py(&server, "forebay:s") {
+        assert_eq!(found, (0..step as u64).collect::<Vec<_>>());
+    }
 }
 
 /// Collects into the server whose URL it is given, for the test below, until it is killed.
@@ -103,16 +123,19 @@ fn a_producer_that_is_killed_leaves_whole_batches_without_a_hole() {
     let account = history.account().unwrap();
     assert_eq!((account.writers, account.absent, account.removed), (kills(), 0, 0));
     // Each one begins with 0, and goes on without a hole.
+    let found: Vec<_> = history.query(&EventQuery::new()).unwrap().iter().filter_map(Record::step).collect();
     let mut expected = 0;
-    for record in history.query(&EventQuery::new()).unwrap() {
-        let step = record.step().unwrap();
-        assert!(step == expected || step == 0 && expected > 0, "{step} in the place of {expected}");
+    for step in &found {
+        assert!(*step == expected || *step == 0 && expected > 0, "{step} in the place of {expected}");
         expected = step + 1;
+    }
+    if let Some(by_redis_py) = read_by_redis_py(&server, "s") {
+        assert_eq!(by_redis_py, found);
     }
 }
 
 /// Passes on what comes to it, but of some answers that are so numbered: there it hangs up.
-fn proxy(port: u16, loses: impl Fn(u64) -> bool + Send + Sync + 'static) -> (u16, Arc<AtomicU64>) {
+pub fn proxy(port: u16, loses: impl Fn(u64) -> bool + Send + Sync + 'static) -> (u16, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().unwrap().port();
     let (answers, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));

@@ -7,7 +7,10 @@ mod child;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 
+mod clusters;
 mod delivery;
 mod kills;
+mod network;
 mod server;
+mod spill;
 mod trouble;

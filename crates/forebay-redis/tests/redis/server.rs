@@ -34,6 +34,11 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// Returns the folder of its files.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -82,7 +87,8 @@ impl RedisServer {
         };
         while let Err(error) = is_ready() {
             assert_eq!(self.child.try_wait().unwrap(), None, "the server has ended");
-            if error.kind() == redis::ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH") {
+            let is_there = matches!(error.code(), Some("NOAUTH" | "CLUSTERDOWN"));
+            if error.kind() == redis::ErrorKind::AuthenticationFailed || is_there {
                 break;
             }
             look_again();

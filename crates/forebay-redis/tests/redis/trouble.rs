@@ -92,6 +92,120 @@ fn a_server_without_memory_or_that_may_not_write_fails_the_batch_for_now() {
 }
 
 #[test]
+fn a_server_that_cannot_save_fails_the_batch_for_now() {
+    // What it saves to is a folder: as a full disk, that is an error of every save.
+    let Some(server) = RedisServer::start(&["--dbfilename", "saved", "--save", "3600 1"]) else { return };
+    let saved = server.folder().join("saved");
+    let save = |outcome: &str| {
+        server.run(&["BGSAVE"]);
+        let status = format!("rdb_last_bgsave_status:{outcome}");
+        let info = || format!("{:?}", server.run(&["INFO", "persistence"]));
+        until("it has saved, or not", || {
+            info().contains("rdb_bgsave_in_progress:0") && info().contains(&status)
+        });
+    };
+    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
+    let all = batches(20, 10);
+    sink.write_batch(&all[0]).unwrap();
+    std::fs::create_dir(&saved).unwrap();
+    save("err");
+    let error = sink.write_batch(&all[1]).unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("MISCONF"), "{error}");
+    std::fs::remove_dir(&saved).unwrap();
+    save("ok");
+    sink.write_batch(&all[1]).unwrap();
+    assert_eq!(RedisHistory::open(&server.url(), "s").unwrap().account().unwrap().events, 20);
+}
+
+#[test]
+fn a_server_that_came_back_empty_goes_on_with_the_next_batch() {
+    // It keeps nothing.
+    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let sink = RedisSink::open(&server.url()).unwrap().stream("s").retry(patient()).isolated(1_000);
+    let builder = Collector::builder().flush(FlushStrategy::Manual).batch_size(10);
+    let collector = builder.sink(sink.flush_timeout(crate::support::LONG)).start().unwrap();
+    let collect = |steps: std::ops::Range<u64>| {
+        steps.for_each(|step| _ = collector.collect(Record::integer("tick", 0).with_step(step)));
+        collector.flush_timeout(crate::support::LONG).unwrap();
+    };
+    collect(0..20);
+    server.kill();
+    server.restart();
+    collect(20..40);
+    collector.stop().unwrap();
+    assert_eq!(law(&collector, 40).sinks[0].delivered, 40);
+    let history = RedisHistory::open(&server.url(), "s").unwrap();
+    let found: Vec<_> = history.query(&EventQuery::new()).unwrap().iter().filter_map(Record::step).collect();
+    // What it lost were its own; the numbers tell how many.
+    assert_eq!(found, (20..40).collect::<Vec<_>>());
+    assert_eq!(history.account().unwrap().absent, 20);
+}
+
+#[test]
+fn an_event_that_no_server_takes_fails_for_good_and_those_behind_it_follow() {
+    let Some(server) = RedisServer::start(&["--proto-max-bulk-len", "1mb"]) else { return };
+    let all = batches(20, 10);
+    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
+    sink.write_batch(&all[0]).unwrap();
+    let long = Record::text("long", "x".repeat(3 << 20));
+    let error = sink.write_batch(&all[1].with_events(vec![long])).unwrap_err();
+    assert!(!error.is_transient(), "it would be tried for ever: {error}");
+    sink.write_batch(&all[1]).unwrap();
+    let history = RedisHistory::open(&server.url(), "s").unwrap();
+    let found: Vec<_> = history.query(&EventQuery::new()).unwrap().iter().filter_map(Record::step).collect();
+    assert_eq!(found, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn clocks_that_differ_by_an_hour_change_neither_order_nor_ids() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let hour = Duration::from_secs(3600);
+    let all = batches(40, 10);
+    let mut steps = 0;
+    // Each process goes on behind the one before, and its clock is an hour behind that.
+    for life in 0..4_u32 {
+        let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
+        let batch = &all[0];
+        let events = batch.iter().map(|record| {
+            steps += 1;
+            record.clone().with_step(steps).with_time(record.time() - life * hour)
+        });
+        sink.write_batch(&batch.with_events(events.collect())).unwrap();
+    }
+    let history = RedisHistory::open(&server.url(), "s").unwrap();
+    let found: Vec<_> = history.query(&EventQuery::new()).unwrap().iter().filter_map(Record::step).collect();
+    assert_eq!(found, (1..=40).collect::<Vec<_>>());
+    // A question for a time is one for what the producer said.
+    let since = EventQuery::new().since(all[0].events()[0].time() - hour);
+    assert_eq!(history.query(&since).unwrap().len(), 20);
+    let account = history.account().unwrap();
+    assert_eq!((account.writers, account.absent), (4, 0));
+}
+
+#[test]
+fn a_user_with_the_rights_that_the_page_names_may_do_all_that_there_is() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let page = include_str!("../../../../docs/redis.md");
+    let begin = page.find("`+xadd").unwrap() + 1;
+    let rights: Vec<&str> =
+        page[begin..].split('`').next().unwrap().split(' ').chain(["+select", "+scan"]).collect();
+    let user = [&["ACL", "SETUSER", "u", "on", ">p", "~forebay:*"], &rights[..]].concat();
+    server.run(&user);
+    let url = server.url().replace("//", "//u:p@") + "1";
+    for number in 0..2 {
+        let sink = RedisSink::open(&url).unwrap().stream("forebay:s").entry_per_event();
+        let mut sink = sink.max_len(1_000);
+        batches(20, 10).iter().for_each(|batch| sink.write_batch(batch).unwrap());
+        let history = RedisHistory::open(&url, "forebay:s").unwrap();
+        assert_eq!(history.account().unwrap().events, 20 * (number + 1));
+    }
+    assert_eq!(RedisHistory::streams(&url, "forebay:").unwrap(), ["forebay:s"]);
+    // It has no right to other keys.
+    let error = refusal(&mut RedisSink::open(&url).unwrap().stream("other"));
+    assert!(!error.is_transient() && error.to_string().contains("NOPERM"), "{error}");
+}
+
+#[test]
 fn of_two_producers_the_later_one_stays_and_the_other_is_told_who_it_is() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let all = batches(40, 10);
