@@ -66,7 +66,7 @@ pub(crate) enum Command {
 /// Runs that are asked for.
 #[derive(Debug, Group)]
 pub(crate) struct Folders {
-    /// Folders of runs, or folders that have such in them; also patterns.
+    /// Folders of runs, or folders that have such in them; also patterns, and streams, `redis://HOST/STREAM`.
     #[arg(default_value = "runs")]
     pub(crate) paths: Vec<PathBuf>,
 }
@@ -125,7 +125,7 @@ Examples:
 #[derive(Debug, Group)]
 #[command(after_help = COMPARISONS)]
 pub(crate) struct Compare {
-    /// Folders of runs, or folders that have such in them; also patterns.
+    /// Folders of runs, or folders that have such in them; also patterns, and streams, `redis://HOST/STREAM`.
     #[arg(default_value = "runs")]
     pub(crate) paths: Vec<PathBuf>,
     /// Compare these metrics alone (a pattern such as `*loss*`).
@@ -294,6 +294,7 @@ const TOPS: &str = "\
 Examples:
   forebay top                                 all runs of the folder `runs`; h shows the keys
   forebay top -f loss runs/a logs             metrics with these letters in their names
+  forebay top redis://host/                   all streams of a server of Redis (feature `redis`)
   forebay top --once --width 100 --height 30  one look, for a log";
 
 #[derive(Debug, Group)]

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use forebay::run::{RunEnd, RunStatus};
 use forebay::{Event, Pattern};
-use forebay_history::{EventQuery, Format, Run, find_runs, open, values};
+use forebay_history::{EventQuery, Format, RecordFollower, Run, find_runs, open, values};
 
+use crate::broker;
 use crate::error::Error;
 use crate::progress::Progress;
 
@@ -93,6 +94,11 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
             let why = "- is standard input, which query, tail and import read; a folder of that name is ./-";
             return Err(Error::Asked(why.to_owned()));
         }
+        if broker::is_stream(path) {
+            let streams = broker::find(path)?.into_iter().filter(|stream| seen.insert(stream.clone()));
+            runs.extend(streams.map(|stream| (name_of(path, &stream, are_several(paths)), stream)));
+            continue;
+        }
         // That is where runs are looked for unless a place is given.
         if path == Path::new("runs") && !path.exists() {
             let why = "there is no folder `runs` here: name the folder of your runs, or that of one";
@@ -121,14 +127,17 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
 pub(crate) fn find_new(paths: &[PathBuf], known: &HashSet<PathBuf>) -> Vec<(String, PathBuf)> {
     let places = paths.iter().flat_map(|path| expand(std::slice::from_ref(path)).unwrap_or_default());
     let runs = places.flat_map(|place| {
-        let found = find_runs(&place).unwrap_or_default();
+        let found = match broker::is_stream(&place) {
+            true => broker::find(&place).unwrap_or_default(),
+            false => find_runs(&place).unwrap_or_default(),
+        };
         found.into_iter().map(move |run| (name_of(&place, &run, are_several(paths)), run))
     });
     runs.filter(|(_, run)| !known.contains(run)).collect()
 }
 
 fn are_several(paths: &[PathBuf]) -> bool {
-    paths.len() > 1 || paths.iter().any(|path| is_pattern(path))
+    paths.len() > 1 || paths.iter().any(|path| !broker::is_stream(path) && is_pattern(path))
 }
 
 /// What a pattern for paths has in it: those of [`Pattern`].
@@ -144,7 +153,7 @@ fn is_pattern(path: &Path) -> bool {
 pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut all = Vec::new();
     for path in paths {
-        if !is_pattern(path) {
+        if broker::is_stream(path) || !is_pattern(path) {
             all.push(path.clone());
             continue;
         }
@@ -197,16 +206,39 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
 
 /// Reads a run to its end, and closes it: there may be more runs than a process may have files open.
 fn read_one(folder: &Path, max_points: usize, with_media: bool) -> Result<Run, Error> {
-    let mut run = Run::open(folder)?.with_max_points(max_points);
+    let mut run = open_run(folder)?.with_max_points(max_points);
     if with_media {
         run = run.with_media();
     }
     while run.poll()? {}
     run.close();
     if is_foreign(&run) {
-        return Err(Error::foreign(folder.display()));
+        return Err(Error::foreign(broker::shown(folder)));
     }
     Ok(run)
+}
+
+/// Opens a run, or the stream of one.
+pub(crate) fn open_run(path: &Path) -> Result<Run, Error> {
+    if broker::is_stream(path) { broker::run(path) } else { Ok(Run::open(path)?) }
+}
+
+/// Opens a run, or the stream of one, for who looks at it again and again and may not wait for a server.
+pub(crate) fn open_live(path: &Path) -> Result<Run, Error> {
+    if broker::is_stream(path) { broker::live_run(path) } else { Ok(Run::open(path)?) }
+}
+
+/// Follows the events of a run, or those of a stream.
+pub(crate) fn follow(path: &Path) -> Result<RecordFollower, Error> {
+    if broker::is_stream(path) {
+        return Ok(RecordFollower::of(broker::name(path), broker::feed(path)?));
+    }
+    Ok(RecordFollower::open(path)?)
+}
+
+/// Returns the paths that were asked for, as a title.
+pub(crate) fn title(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| broker::shown(path)).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns whether all that was read of a run is none of forebay's: somebody else's file, or damage.
@@ -216,6 +248,9 @@ pub(crate) fn is_foreign(run: &Run) -> bool {
 
 /// Returns the path of a run as people tell it from others: from where they asked.
 pub(crate) fn name_of(asked: &Path, folder: &Path, is_one_of_several: bool) -> String {
+    if broker::is_stream(folder) {
+        return if is_one_of_several { broker::shown(folder) } else { broker::name(folder) };
+    }
     match folder.strip_prefix(asked) {
         Ok(rest) if !rest.as_os_str().is_empty() && !is_one_of_several => rest.display().to_string(),
         _ => folder.display().to_string(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use forebay::Record;
-use forebay_history::{History, HistoryError};
+use forebay_history::{Feed, History, HistoryError};
 
 use crate::error::Error;
 
@@ -39,6 +39,28 @@ pub(super) fn follow(path: &Path) -> Option<Result<Poll, Error>> {
     is_url(path).then(begin)
 }
 
+/// Opens the subject of a URL, to be read as it grows. `None`: it is no such URL.
+#[cfg(feature = "nats")]
+pub(super) fn feed(path: &Path) -> Option<Result<Box<dyn Feed>, Error>> {
+    let begin = || {
+        let reader = history(path)?.reader().map_err(|error| Error::Asked(error.to_string()))?;
+        Ok(Box::new(Subject(reader)) as Box<dyn Feed>)
+    };
+    is_url(path).then(begin)
+}
+
+/// Subject that is read as it grows.
+#[cfg(feature = "nats")]
+#[derive(Debug)]
+struct Subject(forebay_nats::NatsReader);
+
+#[cfg(feature = "nats")]
+impl Feed for Subject {
+    fn poll(&mut self) -> Result<Option<Record>, HistoryError> {
+        self.0.poll()
+    }
+}
+
 #[cfg(feature = "nats")]
 fn history(path: &Path) -> Result<forebay_nats::NatsHistory, Error> {
     let url = path.to_string_lossy();
@@ -56,6 +78,11 @@ pub(super) fn open(path: &Path) -> Option<Result<Box<dyn History>, Error>> {
 
 #[cfg(not(feature = "nats"))]
 pub(super) fn follow(path: &Path) -> Option<Result<Poll, Error>> {
+    is_url(path).then(|| Err(Error::Asked(WITHOUT.to_owned())))
+}
+
+#[cfg(not(feature = "nats"))]
+pub(super) fn feed(path: &Path) -> Option<Result<Box<dyn Feed>, Error>> {
     is_url(path).then(|| Err(Error::Asked(WITHOUT.to_owned())))
 }
 

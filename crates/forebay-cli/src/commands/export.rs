@@ -8,9 +8,10 @@ use std::path::Path;
 
 use forebay::sink::{BackwardStep, Sink, Tags, TensorBoardSink};
 use forebay::{Batch, Event, Pattern, Record, Value};
-use forebay_history::{Format, RecordFollower, Run, values};
+use forebay_history::{Format, values};
 
 use crate::args::{Export, To};
+use crate::broker;
 use crate::error::Error;
 use crate::file::Beside;
 use crate::folder;
@@ -74,7 +75,7 @@ fn each(
     pattern: &Pattern,
     take: &mut dyn FnMut(Record) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (mut follower, mut broken) = (RecordFollower::open(path)?, Ok(()));
+    let (mut follower, mut broken) = (folder::follow(path)?, Ok(()));
     follower.poll(&mut |record| {
         if broken.is_ok() && pattern.matches(Event::name(&record)) {
             broken = take(record);
@@ -85,7 +86,11 @@ fn each(
         return Err(error.into());
     }
     if follower.not_read() > 0 {
-        note(&format!("{}: {} passed over: no events", path.display(), count(follower.not_read(), "place")));
+        note(&format!(
+            "{}: {} passed over: no events",
+            broker::shown(path),
+            count(follower.not_read(), "place")
+        ));
     }
     Ok(())
 }
@@ -198,7 +203,7 @@ fn to_tensorboard(
         let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", folder.display()));
         let sink = TensorBoardSink::create(&folder).map_err(failed)?.backward_steps(BackwardStep::Write);
         // What was TensorBoard's has its tags already.
-        let mut sink = match Run::open(path)?.format() {
+        let mut sink = match folder::open_run(path)?.format() {
             Format::TensorBoard => sink.tags(Tags::Verbatim),
             _ => sink,
         };

@@ -26,7 +26,11 @@ use crate::progress::Progress;
 
 pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
     let (is_stdin, is_stream) = (folder::is_stdin(&asked.path), broker::is_stream(&asked.path));
-    let paths = if is_stdin || is_stream { vec![asked.path.clone()] } else { folder::runs_of(&asked.path)? };
+    let paths = match (is_stdin, is_stream) {
+        (true, _) => vec![asked.path.clone()],
+        (_, true) => broker::find(&asked.path)?,
+        _ => folder::runs_of(&asked.path)?,
+    };
     let shape = match (asked.json, asked.csv) {
         (true, _) => Shape::Json,
         (_, true) => Shape::Csv,

@@ -24,9 +24,8 @@ pub(crate) fn run(asked: &Report, out: &mut Out) -> Result<u8, Error> {
         ));
     }
     let runs = folder::read(&asked.folders.paths, asked.points, true)?;
-    let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
-    let now = SystemTime::now();
-    let render = |points: usize| page::page(&page::data(&names.join(", "), &runs, points, now));
+    let (title, now) = (folder::title(&asked.folders.paths), SystemTime::now());
+    let render = |points: usize| page::page(&page::data(&title, &runs, points, now));
     let (mut points, mut page) = (asked.points, render(asked.points));
     while page.len() > MAX_BYTES && points > MIN_POINTS {
         points = (points / 2).max(MIN_POINTS);

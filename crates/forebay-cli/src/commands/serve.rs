@@ -24,6 +24,7 @@ use forebay_history::Run;
 use forebay_sync::unix::host_name;
 
 use crate::args::Serve;
+use crate::broker;
 use crate::error::Error;
 use crate::folder::Budget;
 use crate::out::Out;
@@ -116,13 +117,12 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
     // Before all that takes long.
     let listener = TcpListener::bind((asked.address, asked.port)).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
     // Pages remember versions across a restart of the server, so a new server begins above those of the last one.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let first = u64::try_from(now).unwrap_or(1);
     let mut budget = Budget::new(asked.points);
     let server = Arc::new(Server {
-        title: names.join(", "),
+        title: folder::title(&asked.folders.paths),
         paths: asked.folders.paths.clone(),
         max_points: AtomicUsize::new(budget.max_points),
         token: asked.token.clone(),
@@ -177,7 +177,7 @@ impl Server {
     }
 
     fn open_run(&self, folder: &Path) -> Result<Run, Error> {
-        Ok(Run::open(folder)?.with_max_points(self.max_points()))
+        Ok(folder::open_live(folder)?.with_max_points(self.max_points()))
     }
 
     fn max_points(&self) -> usize {
@@ -212,7 +212,7 @@ impl Server {
                 let has_more = match state.run.as_mut().map(Run::poll) {
                     Ok(Ok(has_more)) => has_more,
                     // What is not there any more is a run no more, until there is one again.
-                    Ok(Err(error)) if !it.folder.exists() => {
+                    Ok(Err(error)) if !broker::is_stream(&it.folder) && !it.folder.exists() => {
                         state.run = Err(error.into());
                         false
                     }
@@ -306,7 +306,7 @@ fn media(server: &Server, id: usize) -> String {
     let mut kept = lock(&server.media);
     let known = kept.iter().position(|(known, _)| *known == id).map(|place| kept.remove(place).1);
     // Curves are answered elsewhere.
-    let open = || Run::open(&followed.folder).map(|run| run.with_media().with_max_points(0));
+    let open = || folder::open_run(&followed.folder).map(|run| run.with_media().with_max_points(0));
     let Ok(mut run) = known.map_or_else(open, Ok) else { return "[]".to_owned() };
     // What cannot be read now may be later.
     while run.poll().unwrap_or(false) {}

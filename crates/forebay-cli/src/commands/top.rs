@@ -96,6 +96,7 @@ enum Target {
 /// What is shown, and how.
 pub(crate) struct View {
     title: String,
+    open: Open,
     runs: Vec<Followed>,
     chosen: usize,
     filter: String,
@@ -128,7 +129,7 @@ pub(crate) fn run(asked: &Top, out: &mut Out) -> Result<u8, Error> {
     if asked.json {
         return print(asked, out);
     }
-    let mut view = View::of(&asked.folders.paths)?;
+    let mut view = View::of(&asked.folders.paths, !asked.once)?;
     view.filter = asked.filter.clone().unwrap_or_default();
     if asked.once {
         while view.look() {}
@@ -173,14 +174,17 @@ pub(crate) fn run(asked: &Top, out: &mut Out) -> Result<u8, Error> {
 }
 
 impl View {
-    pub(crate) fn of(paths: &[PathBuf]) -> Result<Self, Error> {
+    /// Makes a view of the runs at these paths; for a live one, no server is waited for.
+    pub(crate) fn of(paths: &[PathBuf], is_live: bool) -> Result<Self, Error> {
         let folders = folder::find(paths)?;
-        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        let runs = folders.into_iter().enumerate();
-        let runs =
-            runs.map(|(place, (name, folder))| Followed::new(name, folder, MAX_POINTS, place < MAX_CURVES));
+        let open: Open = if is_live { folder::open_live } else { folder::open_run };
+        let runs = folders
+            .into_iter()
+            .enumerate()
+            .map(|(place, (name, folder))| Followed::new(name, folder, open, MAX_POINTS, place < MAX_CURVES));
         Ok(Self {
-            title: names.join(", "),
+            title: folder::title(paths),
+            open,
             runs: runs.collect(),
             chosen: 0,
             filter: String::new(),
@@ -206,7 +210,7 @@ impl View {
         while let Some(it) = self.runs.get_mut(self.next) {
             self.next += 1;
             if it.run.is_err() {
-                it.run = open(&it.folder, self.budget.max_points);
+                it.run = (self.open)(&it.folder).map(|run| run.with_max_points(self.budget.max_points));
             }
             if let Ok(run) = &mut it.run {
                 // What cannot be read now may be later.
@@ -242,7 +246,8 @@ impl View {
         let known: HashSet<PathBuf> = self.runs.iter().map(|it| it.folder.clone()).collect();
         for (name, folder) in folder::find_new(paths, &known) {
             let is_shown = self.runs.len() < MAX_CURVES;
-            self.runs.push(Followed::new(name, folder, self.budget.max_points, is_shown));
+            let max_points = self.budget.max_points;
+            self.runs.push(Followed::new(name, folder, self.open, max_points, is_shown));
         }
     }
 
@@ -621,15 +626,14 @@ fn print(asked: &Top, out: &mut Out) -> Result<u8, Error> {
 }
 
 impl Followed {
-    fn new(name: String, folder: PathBuf, max_points: usize, is_shown: bool) -> Self {
-        let run = open(&folder, max_points);
+    fn new(name: String, folder: PathBuf, open: Open, max_points: usize, is_shown: bool) -> Self {
+        let run = open(&folder).map(|run| run.with_max_points(max_points));
         Self { name, folder, run, error: None, is_shown }
     }
 }
 
-fn open(folder: &std::path::Path, max_points: usize) -> Result<Run, Error> {
-    Ok(Run::open(folder)?.with_max_points(max_points))
-}
+/// Opens a run.
+type Open = fn(&std::path::Path) -> Result<Run, Error>;
 
 fn bold() -> Style {
     Style { is_bold: true, ..Style::default() }
@@ -660,7 +664,7 @@ mod tests {
             )
         };
         std::fs::write(folder.join("events.jsonl"), (0..=100).map(line).collect::<String>()).unwrap();
-        let mut view = View::of(&[folder.to_owned()]).unwrap();
+        let mut view = View::of(&[folder.to_owned()], true).unwrap();
         while view.look() {}
         view
     }
@@ -722,7 +726,7 @@ mod tests {
         let begin = "{\"name\":\"training.started\",\"time\":\"2026-11-21T08:00:00Z\",\"fields\":{\"run_id\":\"a\",\"config\":{\"lr\":0.02}}}\n";
         let lines: String = std::iter::once(begin.to_owned()).chain((0..40).map(system)).collect();
         std::fs::write(folder.path().join("events.jsonl"), lines).unwrap();
-        let mut view = View::of(&[folder.path().to_owned()]).unwrap();
+        let mut view = View::of(&[folder.path().to_owned()], true).unwrap();
         while view.look() {}
         let grid = view.draw(80, 24, SystemTime::UNIX_EPOCH);
         let text = grid.lines(false).collect::<Vec<_>>().join("\n");
@@ -736,7 +740,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("events.jsonl");
         std::os::unix::fs::symlink("/proc/self/mem", &file).unwrap();
-        let mut view = View::of(&[folder.path().to_owned()]).unwrap();
+        let mut view = View::of(&[folder.path().to_owned()], true).unwrap();
         let shown = |view: &mut View| {
             while view.look() {}
             view.draw(80, 24, SystemTime::UNIX_EPOCH).lines(false).collect::<Vec<_>>().join("\n")

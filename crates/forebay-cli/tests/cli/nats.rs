@@ -69,3 +69,14 @@ fn a_subject_that_cannot_be_read_is_one_line_without_its_password() {
         assert!(!said.contains("secret") && output.stdout.is_empty(), "{said}");
     }
 }
+
+#[test]
+fn a_subject_is_shown_as_a_run_by_what_shows_runs() {
+    let Some(server) = NatsServer::start(&[]) else { return };
+    collect(&server, 0, 0..100);
+    let url = format!("{}/forebay.job.0", server.url());
+    let top = text(&forebay(&["top", &url, "--once", "--width", "120", "--height", "30"]));
+    assert!(top.contains("1 run") && top.contains("forebay.job.0") && top.contains("loss"), "{top}");
+    let output = forebay(&["report", &url, "-o", "-"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"count\":100"));
+}
