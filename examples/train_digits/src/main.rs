@@ -7,6 +7,7 @@ mod checkpoint;
 mod data;
 mod net;
 mod options;
+mod ranks;
 mod report;
 mod train;
 
@@ -16,6 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use forebay::run::{HEARTBEAT, RunBuilder, TrainingRun};
+#[cfg(feature = "redis")]
+use forebay::sink::SinkExt;
 use forebay::sink::{JsonLinesSink, MemorySink};
 use forebay::{Collector, Fields};
 use forebay_history::{EventQuery, History, JsonLinesHistory, runs};
@@ -31,6 +34,10 @@ fn main() -> ExitCode {
             println!("{}", options::HELP);
             ExitCode::SUCCESS
         }
+        Ok(Asked::Run(options)) if options.ranks > 1 => ranks::run(options).unwrap_or_else(|error| {
+            eprintln!("train_digits: {error}");
+            ExitCode::FAILURE
+        }),
         Ok(Asked::Run(options)) => run(options).unwrap_or_else(|error| {
             eprintln!("train_digits: {error}");
             ExitCode::FAILURE
@@ -73,6 +80,16 @@ fn run(mut options: Options) -> Result<ExitCode, Box<dyn Error>> {
         None => forebay::sink::TensorBoardSink::create(&options.out)?,
         Some(checkpoint) => forebay::sink::TensorBoardSink::resume(&options.out, checkpoint.step)?,
     });
+    #[cfg(feature = "redis")]
+    let builder = match &options.redis {
+        None => builder,
+        Some(url) => {
+            let stream = format!("forebay:digits:{}", forebay::run::Rank::from_env()?.rank);
+            let sink = forebay_redis::RedisSink::open(url)?.stream(stream);
+            // Where the server is away, batches wait beside the other files.
+            builder.sink(sink.spill(options.out.join("redis.spill"))?)
+        }
+    };
     let history = JsonLinesHistory::open(&path)?;
     let run = begin_run(options, &history, checkpoint.as_ref())?;
     let collector = builder.start()?;

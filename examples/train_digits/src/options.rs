@@ -21,6 +21,8 @@ Usage: train_digits [options]
                        learning rate and seed
   --seed N             of weights and shuffling                          [default: 7]
   --overflow POLICY    drop-oldest, drop-newest or block                 [default: drop-oldest]
+  --redis URL          also into a stream of Redis, `forebay:digits:RANK` (feature `redis`)
+  --ranks N            as so many processes at once, each with a seed of its own   [default: 1]
   --no-collect         train without collecting anything
   --help               this text";
 
@@ -39,6 +41,10 @@ pub(crate) struct Options {
     pub(crate) resume: bool,
     pub(crate) seed: u64,
     pub(crate) overflow: Overflow,
+    /// URL of a server.
+    pub(crate) redis: Option<String>,
+    /// Number of processes.
+    pub(crate) ranks: u64,
     pub(crate) collect: bool,
 }
 
@@ -52,6 +58,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, l
         resume: false,
         seed: 7,
         overflow: Overflow::DropOldest,
+        redis: None,
+        ranks: 1,
         collect: true,
     };
     let mut parser = lexopt::Parser::from_iter(args);
@@ -76,6 +84,15 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, l
                 options.resume = true;
             }
             Long("overflow") => options.overflow = overflow(&parser.value()?.string()?)?,
+            Long("redis") if cfg!(feature = "redis") => options.redis = Some(parser.value()?.string()?),
+            Long("redis") => {
+                let why =
+                    "--redis takes the feature `redis` of train_digits, which this program was built without";
+                return Err(why.into());
+            }
+            Long("ranks") => {
+                options.ranks = number(&mut parser, "--ranks", "1 to 64", |n| (1..=64).contains(n))?;
+            }
             Long("no-collect") => options.collect = false,
             Long("help") | Short('h') => return Ok(Asked::Help),
             _ => return Err(arg.unexpected()),
@@ -83,6 +100,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, l
     }
     if options.resume && !options.collect {
         return Err("--resume and --no-collect do not go together".into());
+    }
+    if options.ranks > 1 && options.resume {
+        return Err("--resume and --ranks do not go together: resume each rank by its folder".into());
     }
     Ok(Asked::Run(options))
 }
