@@ -84,6 +84,28 @@ impl slog::Drain for Counter {
     }
 }
 
+impl logforth::Append for Counter {
+    fn append(
+        &self,
+        record: &logforth::record::Record,
+        _: &[Box<dyn logforth::Diagnostic>],
+    ) -> Result<(), logforth::Error> {
+        black_box(record);
+        self.add(1);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), logforth::Error> {
+        Ok(())
+    }
+}
+
+impl fastrace::collector::Reporter for Counter {
+    fn report(&mut self, spans: Vec<fastrace::collector::SpanRecord>) {
+        self.add(spans.iter().map(|span| span.events.len() as u64).sum());
+    }
+}
+
 /// One who is compared: a name, and a function that times a sample and waits until it was read.
 struct Peer(&'static str, Box<dyn FnMut() -> Outcome<Duration>>);
 
@@ -195,6 +217,52 @@ fn forebay_log() -> Outcome<Peer> {
     Ok(Peer("forebay-log", Box::new(sample)))
 }
 
+fn logforth_async() -> Peer {
+    let counter = Counter::default();
+    let append = logforth::append::asynchronous::AsyncBuilder::new("logforth")
+        .buffered_lines_limit(Some(CAPACITY))
+        .append(counter.clone())
+        .build();
+    let logger = logforth::core::builder().dispatch(|dispatch| dispatch.append(append)).build();
+    let bridge = logforth::bridge::log::LogBridge::new(logger);
+    let sample = move || {
+        let before = counter.0.load(Ordering::Relaxed);
+        let spent = time(|step| {
+            log::info!(logger: bridge, loss = black_box(0.5), epoch = black_box(step); "step done");
+        });
+        counter.wait(before)?;
+        Ok(spent)
+    };
+    Peer("logforth, async", Box::new(sample))
+}
+
+/// Events of one span, which its thread keeps until the span ends. They have texts alone.
+fn fastrace_event() -> Peer {
+    use fastrace::collector::{Config, SpanContext};
+    let counter = Counter::default();
+    fastrace::set_reporter(counter.clone(), Config::default());
+    let sample = move || {
+        let before = counter.0.load(Ordering::Relaxed);
+        let root = fastrace::Span::root("train", SpanContext::random());
+        let parent = root.set_local_parent();
+        let spent = time(|step| {
+            let event = fastrace::Event::new("step done").with_properties(|| {
+                let numbers = [("loss", black_box(0.5).to_string()), ("epoch", black_box(step).to_string())];
+                let texts = [("level", "INFO"), ("target", module_path!())];
+                let texts = texts.map(|(name, text)| (name, std::borrow::Cow::Borrowed(text)));
+                numbers.map(|(name, text)| (name, text.into())).into_iter().chain(texts)
+            });
+            fastrace::local::LocalSpan::add_event(event);
+        });
+        drop(parent);
+        drop(root);
+        fastrace::flush();
+        counter.wait(before)?;
+        Ok(spent)
+    };
+    Peer("fastrace, an event of a span", Box::new(sample))
+}
+
 fn main() -> Outcome<()> {
     let rounds = if std::env::args().any(|arg| arg == "--test") { 1 } else { 31 };
     let peers = [
@@ -204,6 +272,8 @@ fn main() -> Outcome<()> {
         tracing_appender(),
         slog_async(),
         open_telemetry(),
+        logforth_async(),
+        fastrace_event(),
     ];
     let mut peers = Vec::from(peers);
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));

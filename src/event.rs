@@ -14,6 +14,7 @@ pub(crate) mod name;
 pub(crate) mod priority;
 pub(crate) mod record;
 pub(crate) mod shown;
+mod spares;
 pub(crate) mod value;
 
 pub use crate::pattern::PatternError;

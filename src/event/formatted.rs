@@ -62,47 +62,82 @@ impl Formatted {
         arguments: fmt::Arguments<'_>,
         known: Option<&'static &'static str>,
     ) -> Self {
-        let mut text = SCRATCH.try_with(Cell::take).unwrap_or_default();
-        let mut bounded = Bounded { text: &mut text, left: max_bytes, is_cut: false };
-        let outcome = catch_panic(|| bounded.write_fmt(arguments));
-        let is_cut = bounded.is_cut;
+        let mut writer = Writer { text: Written::new(known), left: max_bytes, is_cut: false };
+        let outcome = catch_panic(|| writer.write_fmt(arguments));
+        let Writer { mut text, is_cut, .. } = writer;
         let has_failed = matches!(outcome, Ok(Err(fmt::Error))) && !is_cut;
         // Code that takes an error of its own for a panic has been stopped here.
         let said = outcome.err().filter(|_| !is_cut);
+        let has_panicked = said.is_some();
         if is_cut {
-            text.push('…');
+            text.own().push('…');
         }
         if has_failed {
-            text.push_str("(failed)");
+            text.own().push_str("(failed)");
         }
-        let has_panicked = said.is_some();
         if let Some(said) = said {
-            text.clear();
-            let mut bounded = Bounded { text: &mut text, left: max_bytes, is_cut: false };
+            text.own().clear();
+            let mut writer = Writer { text, left: max_bytes, is_cut: false };
             // What does not fit is cut.
-            _ = write!(bounded, "(panicked: {said})");
+            _ = write!(writer, "(panicked: {said})");
+            text = writer.text;
         }
-        let known = known.filter(|known| **known == text);
-        let formatted = Self {
-            text: known.map_or_else(|| Text::from(&*text), Text::from_static),
-            is_cut,
-            has_panicked,
-            has_failed,
-        };
-        empty_text(&mut text);
-        _ = SCRATCH.try_with(|scratch| scratch.set(text));
-        formatted
+        Self { text: text.into_text(known), is_cut, has_panicked, has_failed }
+    }
+}
+
+/// What was written so far: the beginning of a known text, of which nothing is copied, or something else.
+struct Written {
+    known: &'static str,
+    /// Bytes of `known` that were written.
+    bytes: usize,
+    /// All that was written, once that is no longer the beginning of `known`.
+    own: Option<String>,
+}
+
+impl Written {
+    fn new(known: Option<&'static &'static str>) -> Self {
+        Self { known: known.map_or("", |known| known), bytes: 0, own: None }
+    }
+
+    #[inline]
+    fn push_str(&mut self, more: &str) {
+        let rest = self.known.as_bytes().get(self.bytes..).unwrap_or_default();
+        if self.own.is_none() && rest.starts_with(more.as_bytes()) {
+            self.bytes += more.len();
+        } else {
+            self.own().push_str(more);
+        }
+    }
+
+    fn own(&mut self) -> &mut String {
+        self.own.get_or_insert_with(|| {
+            let mut text = SCRATCH.try_with(Cell::take).unwrap_or_default();
+            text.push_str(self.known.get(..self.bytes).unwrap_or_default());
+            text
+        })
+    }
+
+    fn into_text(mut self, known: Option<&'static &'static str>) -> Text {
+        if let Some(known) = known.filter(|known| self.own.is_none() && self.bytes == known.len()) {
+            return Text::from_static(known);
+        }
+        let mut own = std::mem::take(self.own());
+        let text = Text::from(&*own);
+        empty_text(&mut own);
+        _ = SCRATCH.try_with(|scratch| scratch.set(own));
+        text
     }
 }
 
 /// Writer that ends with an error where the text would be too long.
-struct Bounded<'a> {
-    text: &'a mut String,
+struct Writer {
+    text: Written,
     left: usize,
     is_cut: bool,
 }
 
-impl Write for Bounded<'_> {
+impl Write for Writer {
     fn write_str(&mut self, more: &str) -> fmt::Result {
         if more.len() <= self.left {
             self.text.push_str(more);

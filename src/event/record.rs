@@ -321,8 +321,8 @@ impl Record {
     pub fn with_field(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
         let mut fields = match self.value {
             Value::Fields(fields) => fields,
-            Value::Empty => Box::default(),
-            other => Box::new(Fields::new().with("value", other)),
+            Value::Empty => Fields::new(),
+            other => Fields::new().with("value", other),
         };
         fields.set(name, value);
         self.value = Value::Fields(fields);

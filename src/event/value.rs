@@ -1,11 +1,13 @@
 //! `Value`: what a record carries, a number or something larger behind one pointer.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::time::Duration;
 
+use super::spares::Spares;
 use super::{Encoded, Image, Name};
 use crate::sync::Arc;
 
@@ -50,7 +52,7 @@ pub enum Value {
     /// Several values in order.
     List(Box<List>),
     /// Named values.
-    Fields(Box<Fields>),
+    Fields(Fields),
     /// Marker of lists or fields that were nested deeper than [`MAX_DEPTH`](Value::MAX_DEPTH). It cannot be
     /// serialised.
     TooDeep,
@@ -113,7 +115,7 @@ impl Value {
     fn levels(&self) -> u8 {
         match self {
             Value::List(list) => list.depth,
-            Value::Fields(fields) => fields.depth,
+            Value::Fields(fields) => fields.levels(),
             Value::TooDeep => TOO_DEEP,
             _ => 0,
         }
@@ -204,7 +206,7 @@ value_from! {
     Image => |value| Value::Image(Box::new(value));
     Encoded => |value| Value::Encoded(Box::new(value));
     List => |value| Value::List(Box::new(value));
-    Fields => |value| Value::Fields(Box::new(value));
+    Fields => |value| Value::Fields(value);
     Duration => |value| Value::Scalar(value.as_secs_f64());
 }
 
@@ -473,14 +475,138 @@ impl fmt::Debug for List {
 /// let record = Record::fields("epoch.completed", fields);
 /// assert_eq!(record.value().as_fields().map(|fields| fields.len()), Some(2));
 /// ```
-#[derive(Clone)]
+#[derive(Default)]
 pub struct Fields {
+    /// `None` as long as there is no field.
+    list: Option<Box<FieldList>>,
+}
+
+/// A list that has ended. Its box is used again as well.
+type Spare = Box<FieldList>;
+
+/// Lists that have ended, for fields that begin.
+static SPARES: Spares<Spare> = Spares::new();
+
+thread_local! {
+    /// Lists that have ended on this thread.
+    static OWN_SPARES: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Space of a new list, so that it serves most fields.
+const MIN_CAPACITY: usize = 8;
+
+/// Most space of a list that is used again: 512 bytes.
+const MAX_SPARE_CAPACITY: usize = 16;
+
+/// What [`Fields`] have on the heap.
+struct FieldList {
     entries: Vec<(Name, Value)>,
     /// Set once there are more than `MAX_UNINDEXED`. Otherwise, reading and changing many fields would take the
     /// square of their number.
     index: Option<Box<Index>>,
+    /// What the entries occupy, with all that is below them. It saturates.
+    bytes: usize,
     /// The number of levels, from 1; `TOO_DEEP` where one was cut off.
     depth: u8,
+}
+
+impl FieldList {
+    /// Returns an empty list with space for that many fields.
+    fn take(fields: usize) -> Box<Self> {
+        let spare = OWN_SPARES.try_with(|own| SPARES.take(&mut *own.try_borrow_mut().ok()?));
+        if let Ok(Some(mut list)) = spare {
+            list.entries.reserve(fields);
+            return list;
+        }
+        let entries = Vec::with_capacity(fields.max(MIN_CAPACITY));
+        Box::new(Self { entries, index: None, bytes: 0, depth: 1 })
+    }
+
+    /// Empties a list and keeps it, unless it is large.
+    fn keep(mut self: Box<Self>) {
+        // Before the lists of this thread are borrowed: fields in these fields come here as well.
+        self.entries.clear();
+        (self.index, self.bytes, self.depth) = (None, 0, 1);
+        if self.entries.capacity() <= MAX_SPARE_CAPACITY {
+            // A thread that ends has none any more.
+            _ = OWN_SPARES.try_with(|own| {
+                if let Ok(mut own) = own.try_borrow_mut() {
+                    SPARES.keep(&mut own, self);
+                }
+            });
+        }
+    }
+
+    /// Returns how many levels these fields themselves take in JSON.
+    fn own_levels(&self, first: &str) -> u8 {
+        let first = self.entries.first().map_or(first, |(name, _)| name);
+        1 + u8::from(first.starts_with('$'))
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.places.get(name).copied(),
+            None => self.entries.iter().position(|(other, _)| *other == name),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, name: Name, value: Value) {
+        let bytes = size_of::<(Name, Value)>() + name.heap_size() + value.heap_size();
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.entries.push((name, value));
+    }
+
+    #[inline]
+    fn set(&mut self, name: Name, value: Value) {
+        // Most fields: a plain value under a new name, among few.
+        let is_plain = value.levels() == 0 && self.entries.len() < MAX_UNINDEXED && self.index.is_none();
+        let new = name.as_str();
+        if is_plain && !self.entries.iter().any(|(other, _)| other.as_str() == new) {
+            // The first name has said how many levels these are.
+            if self.entries.is_empty() {
+                self.depth = self.own_levels(&name);
+            }
+            self.push(name, value);
+        } else {
+            self.set_any(name, value);
+        }
+    }
+
+    /// Sets a field of any kind.
+    fn set_any(&mut self, name: Name, value: Value) {
+        let own = self.own_levels(&name);
+        let value = value.beneath(own);
+        let levels = value.levels();
+        match self.place(&name) {
+            Some(place) => {
+                let bytes = value.heap_size();
+                let before = std::mem::replace(&mut self.entries[place].1, value);
+                self.bytes = self.bytes.saturating_sub(before.heap_size()).saturating_add(bytes);
+                let deepest = match &mut self.index {
+                    Some(index) => {
+                        index.count_in(levels);
+                        index.count_out(before.levels());
+                        index.deepest()
+                    }
+                    None => self.entries.iter().map(|(_, value)| value.levels()).fold(0, u8::max),
+                };
+                self.depth = own.saturating_add(deepest).min(TOO_DEEP);
+                return;
+            }
+            None => {
+                if let Some(index) = &mut self.index {
+                    index.places.insert(name.clone(), self.entries.len());
+                    index.count_in(levels);
+                }
+                self.push(name, value);
+                if self.entries.len() > MAX_UNINDEXED && self.index.is_none() {
+                    self.index = Some(Box::new(Index::of(&self.entries)));
+                }
+            }
+        }
+        self.depth = self.depth.max(own.saturating_add(levels)).min(TOO_DEEP);
+    }
 }
 
 /// Index of many fields.
@@ -534,51 +660,44 @@ impl Index {
     }
 }
 
-impl Default for Fields {
-    fn default() -> Self {
-        Self { entries: Vec::new(), index: None, depth: 1 }
-    }
-}
-
 /// The most fields that are searched one by one.
 const MAX_UNINDEXED: usize = 32;
 
 impl Fields {
     /// Creates empty fields.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self { list: None }
     }
 
     /// Creates empty fields with space for that many.
+    ///
+    /// Lists of up to 16 fields are used again, in whichever thread they end: a loop that collects fields allocates nothing for them
+    /// once a few thousand have ended. For lists that are not in use, the process keeps 10 MiB at most, and 80 KiB for each thread.
     pub fn with_capacity(fields: usize) -> Self {
-        Self { entries: Vec::with_capacity(fields), ..Self::default() }
+        Self { list: (fields > 0).then(|| FieldList::take(fields)) }
     }
 
     /// Returns the number of levels, at least 1. It is more than [`Value::MAX_DEPTH`] where one was cut off.
     #[inline]
     pub fn depth(&self) -> usize {
-        usize::from(self.depth)
+        usize::from(self.levels())
     }
 
-    /// Returns how many levels these fields themselves take in JSON.
-    fn own_levels(&self, first: &str) -> u8 {
-        let first = self.entries.first().map_or(first, |(name, _)| name);
-        1 + u8::from(first.starts_with('$'))
+    #[inline]
+    fn levels(&self) -> u8 {
+        self.list.as_ref().map_or(1, |list| list.depth)
+    }
+
+    fn entries(&self) -> &[(Name, Value)] {
+        self.list.as_ref().map_or(&[], |list| &list.entries)
     }
 
     /// Returns about how many bytes they occupy.
+    #[inline]
     pub(crate) fn heap_size(&self) -> usize {
-        let size = |(name, value): (&Name, &Value)| {
-            size_of::<(Name, Value)>() + name.heap_size() + value.heap_size()
-        };
-        self.iter().map(size).sum::<usize>() + self.index.as_ref().map_or(0, |index| index.heap_size())
-    }
-
-    fn place(&self, name: &str) -> Option<usize> {
-        match &self.index {
-            Some(index) => index.places.get(name).copied(),
-            None => self.entries.iter().position(|(other, _)| *other == name),
-        }
+        let Some(list) = &self.list else { return 0 };
+        let index = list.index.as_ref().map_or(0, |index| index.heap_size());
+        list.bytes.saturating_add(index)
     }
 
     /// Sets `name`, and replaces an earlier value of that name. A value that would be nested too deep becomes
@@ -586,48 +705,7 @@ impl Fields {
     #[inline]
     pub fn set(&mut self, name: impl Into<Name>, value: impl Into<Value>) {
         let (name, value) = (name.into(), value.into());
-        // Most fields: a plain value under a new name, among few.
-        let is_plain = value.levels() == 0 && self.entries.len() < MAX_UNINDEXED && self.index.is_none();
-        if is_plain && !self.entries.iter().any(|(other, _)| *other == name) {
-            self.depth = self.depth.max(self.own_levels(&name));
-            self.entries.push((name, value));
-        } else {
-            self.set_any(name, value);
-        }
-    }
-
-    /// Sets a field of any kind.
-    fn set_any(&mut self, name: Name, value: Value) {
-        let own = self.own_levels(&name);
-        let value = value.beneath(own);
-        let levels = value.levels();
-        match (self.place(&name), &mut self.index) {
-            (Some(place), index) => {
-                let before = std::mem::replace(&mut self.entries[place].1, value);
-                let deepest = match index {
-                    Some(index) => {
-                        index.count_in(levels);
-                        index.count_out(before.levels());
-                        index.deepest()
-                    }
-                    None => self.entries.iter().map(|(_, value)| value.levels()).fold(0, u8::max),
-                };
-                self.depth = own.saturating_add(deepest).min(TOO_DEEP);
-                return;
-            }
-            (None, Some(index)) => {
-                index.places.insert(name.clone(), self.entries.len());
-                index.count_in(levels);
-                self.entries.push((name, value));
-            }
-            (None, index) => {
-                self.entries.push((name, value));
-                if self.entries.len() > MAX_UNINDEXED {
-                    *index = Some(Box::new(Index::of(&self.entries)));
-                }
-            }
-        }
-        self.depth = self.depth.max(own.saturating_add(levels)).min(TOO_DEEP);
+        self.list.get_or_insert_with(|| FieldList::take(1)).set(name, value);
     }
 
     /// Sets `name` and returns the fields, for chains.
@@ -638,22 +716,41 @@ impl Fields {
 
     /// Returns the value of `name`.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.place(name).map(|place| &self.entries[place].1)
+        let list = self.list.as_ref()?;
+        list.place(name).map(|place| &list.entries[place].1)
     }
 
     /// Iterates over names and values.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Name, &Value)> {
-        self.entries.iter().map(|(name, value)| (name, value))
+        self.entries().iter().map(|(name, value)| (name, value))
     }
 
     /// Returns the number of fields.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().len()
     }
 
     /// Returns whether there are no fields.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries().is_empty()
+    }
+}
+
+impl Clone for Fields {
+    fn clone(&self) -> Self {
+        let Some(list) = &self.list else { return Self::new() };
+        let mut copy = FieldList::take(list.entries.len());
+        copy.entries.extend_from_slice(&list.entries);
+        (copy.index, copy.bytes, copy.depth) = (list.index.clone(), list.bytes, list.depth);
+        Self { list: Some(copy) }
+    }
+}
+
+impl Drop for Fields {
+    fn drop(&mut self) {
+        if let Some(list) = self.list.take() {
+            list.keep();
+        }
     }
 }
 
@@ -679,13 +776,13 @@ macro_rules! fields {
 
 impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
-        self.entries == other.entries
+        self.entries() == other.entries()
     }
 }
 
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Fields").field(&self.entries).finish()
+        f.debug_tuple("Fields").field(&self.entries()).finish()
     }
 }
 

@@ -53,7 +53,7 @@
 //! | text has control characters | `JsonLinesSink` and `TextLinesSink::create` escape them; a writer gets what the formatter makes of them |
 //! | the process forks | in the child, every event is refused at once and counted; it may build a collector of its own; [`Guard::on_stop`] is not called there |
 //! | the guard is dropped | the collector stops by its deadline; [`Guard::on_stop`] gets the report. `std::process::exit` drops nothing |
-//! | a program has more than about 2,048 events and spans in its code | the names of the others are made for each event |
+//! | a program has more than about 2,048 events and spans in its code | the names of the others are made for each event; 2 MiB are kept at most, also for a million of them |
 //!
 //! [`tracing`]: https://docs.rs/tracing
 

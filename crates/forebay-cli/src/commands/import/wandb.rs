@@ -594,7 +594,7 @@ fn value_of(value: &Json) -> Value {
         Json::Array(values) => Value::from(values.iter().map(value_of).collect::<Vec<_>>()),
         Json::Object(fields) => {
             let fields = fields.iter().map(|(name, value)| (name.clone(), value_of(value)));
-            Value::Fields(Box::new(fields.collect::<Fields>()))
+            Value::Fields(fields.collect::<Fields>())
         }
     }
 }
