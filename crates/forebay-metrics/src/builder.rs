@@ -6,7 +6,7 @@ use std::time::Duration;
 use forebay::{Collector, Event, ManualClock, Record};
 use forebay_task::{self as task, Gather, Task};
 
-use crate::recorder::MetricsRecorder;
+use crate::recorder::{ChosenBounds, MetricsRecorder};
 
 /// Builder of a [`MetricsRecorder`] and its [`Sampler`].
 ///
@@ -36,12 +36,18 @@ use crate::recorder::MetricsRecorder;
 pub struct Builder {
     interval: Duration,
     max_series: usize,
+    bounds: ChosenBounds,
     clock: Option<ManualClock>,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(10), max_series: 10_000, clock: None }
+        Self {
+            interval: Duration::from_secs(10),
+            max_series: 10_000,
+            bounds: ChosenBounds::default(),
+            clock: None,
+        }
     }
 }
 
@@ -55,6 +61,9 @@ pub enum InstallError {
     /// The interval is zero, or the thread of the sampler could not be started.
     #[error("the sampler could not be started: {0}")]
     Task(#[from] task::TaskError),
+    /// The bounds of histograms are none, are not finite, or do not ascend.
+    #[error("bounds of histograms must be finite and ascend, got {0:?}")]
+    Bounds(Vec<f64>),
 }
 
 impl Builder {
@@ -70,9 +79,47 @@ impl Builder {
     }
 
     /// Sets the most series: pairs of a kind, a name and labels. Handles for more do nothing, and are counted: see
-    /// [`MetricsRecorder::refused`] and the event `forebay.metrics.refused`. So do handles whose name and labels have more than 4 KiB. Defaults to 10,000. A histogram has 6 KB.
+    /// [`MetricsRecorder::refused`] and the event `forebay.metrics.refused`. So do handles whose name and labels have more than 4 KiB. Defaults to 10,000. A histogram has 6 KB, or 8
+    /// bytes for each of its bounds.
     pub fn max_series(mut self, series: usize) -> Self {
         self.max_series = series;
+        self
+    }
+
+    /// Sets the bounds between the bins of all histograms, so that every sample has the same: for a destination that adds them up. A number on a
+    /// bound is above it. The record has the metadata `metric.min` and `metric.max`, because its outer edges are no longer the smallest and the
+    /// largest number where those lie between the bounds. Defaults to bins as wide as an eighth of their lower edge, those that have numbers.
+    ///
+    /// ```
+    /// use forebay::{Collector, sink::MemorySink};
+    /// use metrics::{histogram, with_local_recorder};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let memory = MemorySink::new();
+    /// let collector = Collector::builder().sink(memory.clone()).start()?;
+    /// let builder = forebay_metrics::Builder::new().histogram_bounds([0.01, 0.1, 1.0]);
+    /// let (recorder, sampler) = builder.histogram_bounds_of("bytes", [1e3, 1e6]).start(&collector)?;
+    /// with_local_recorder(&recorder, || histogram!("seconds").record(0.05));
+    /// sampler.stop();
+    /// collector.stop()?;
+    /// let forebay::Value::Histogram(seconds) = memory.events()[0].value().clone() else { return Err("no histogram".into()) };
+    /// assert_eq!(seconds.edges()[1..4], [0.01, 0.1, 1.0]);
+    /// assert_eq!(seconds.counts(), [0, 1, 0, 0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn histogram_bounds(mut self, bounds: impl IntoIterator<Item = f64>) -> Self {
+        self.bounds.of_others = Some(bounds.into_iter().collect());
+        self
+    }
+
+    /// Sets the bounds of the histograms of a name, whatever those of all are.
+    pub fn histogram_bounds_of(
+        mut self,
+        name: impl Into<String>,
+        bounds: impl IntoIterator<Item = f64>,
+    ) -> Self {
+        self.bounds.by_name.insert(name.into(), bounds.into_iter().collect());
         self
     }
 
@@ -86,12 +133,15 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The interval is zero, or the thread could not be started.
+    /// The interval is zero, bounds do not ascend, or the thread could not be started.
     pub fn start<E: Event + From<Record>>(
         self,
         collector: &Collector<E>,
     ) -> Result<(MetricsRecorder, Sampler), InstallError> {
-        let recorder = MetricsRecorder::new(collector, self.max_series);
+        if let Some(wrong) = self.bounds.wrong() {
+            return Err(InstallError::Bounds(wrong.to_vec()));
+        }
+        let recorder = MetricsRecorder::new(collector, self.max_series, self.bounds);
         let sampled = recorder.clone();
         let mut ticks = task::interval(self.interval).capacity(1);
         if let Some(clock) = &self.clock {
@@ -109,7 +159,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The program has a recorder already, the interval is zero, or the thread could not be started.
+    /// The program has a recorder already, the interval is zero, bounds do not ascend, or the thread could not be started.
     pub fn install<E: Event + From<Record>>(self, collector: &Collector<E>) -> Result<Sampler, InstallError> {
         let (recorder, sampler) = self.start(collector)?;
         metrics::set_global_recorder(recorder).map_err(|_| InstallError::AlreadyInstalled)?;
@@ -139,7 +189,7 @@ impl Sampler {
         self.recorder.sample()
     }
 
-    /// Takes the last sample, and ends the thread. Waits at most a second for a sample that is being taken. In a forked child, where the
+    /// Takes the last sample, and ends the thread. Waits at most a second for a sample that is being taken, and one for space in the queue. In a forked child, where the
     /// thread is the parent's, nothing is sampled.
     pub fn stop(self) {}
 }

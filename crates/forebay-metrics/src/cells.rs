@@ -4,7 +4,7 @@
 use forebay::Histogram;
 use metrics::{CounterFn, GaugeFn, HistogramFn};
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// Number that stands for none: a counter ends below it, and as a gauge it is one of many NaN, which is not kept as such.
 const NONE: u64 = u64::MAX;
@@ -137,9 +137,10 @@ const LARGEST: f64 = (1_u64 << 50) as f64;
 const BINS: usize = 90 * BINS_OF_OCTAVE as usize;
 
 /// Histogram of the numbers since the last sample, in bins whose width is at most an eighth of their lower edge: 720 of them, 6 KB. Numbers
-/// below zero are in one bin.
+/// below zero are in one bin. Or in bins of which the program has chosen the bounds.
 #[derive(Debug)]
 pub(crate) struct HistogramCell {
+    bounds: Option<Bounds>,
     negative: AtomicU64,
     /// From zero up to the smallest that has a bin.
     small: AtomicU64,
@@ -153,13 +154,25 @@ pub(crate) struct HistogramCell {
     max: AtomicU64,
 }
 
-impl Default for HistogramCell {
-    fn default() -> Self {
+/// Bounds between the bins of a histogram, ascending and finite.
+pub(crate) type Bounds = Arc<[f64]>;
+
+/// What was recorded since the last sample.
+pub(crate) struct Taken {
+    pub(crate) histogram: Histogram,
+    /// The smallest and the largest number, where the edges of the histogram do not say so.
+    pub(crate) extremes: Option<(f64, f64)>,
+}
+
+impl HistogramCell {
+    pub(crate) fn new(bounds: Option<Bounds>) -> Self {
+        let bins = bounds.as_ref().map_or(BINS, |bounds| bounds.len() + 1);
         let of = |number: f64| AtomicU64::new(number.to_bits());
         Self {
+            bounds,
             negative: AtomicU64::new(0),
             small: AtomicU64::new(0),
-            bins: (0..BINS).map(|_| AtomicU64::new(0)).collect(),
+            bins: (0..bins).map(|_| AtomicU64::new(0)).collect(),
             large: AtomicU64::new(0),
             non_finite: AtomicU64::new(0),
             sum: of(0.0),
@@ -183,7 +196,7 @@ fn edge_of(bin: usize) -> f64 {
 impl HistogramCell {
     /// Takes the numbers since the last sample out of it; `None` if there are none. A number that another thread records meanwhile is in
     /// this sample or in the next, and its part of the sum may be in the other.
-    pub(crate) fn take(&self) -> Option<Histogram> {
+    pub(crate) fn take(&self) -> Option<Taken> {
         let taken = |cell: &AtomicU64| {
             if cell.load(Ordering::Relaxed) == 0 { 0 } else { cell.swap(0, Ordering::Relaxed) }
         };
@@ -192,6 +205,17 @@ impl HistogramCell {
             |cell: &AtomicU64, empty: f64| f64::from_bits(cell.swap(empty.to_bits(), Ordering::Relaxed));
         // The lower and the upper edge, and the count.
         let mut filled: Vec<(f64, f64, u64)> = Vec::new();
+        if let Some(bounds) = &self.bounds {
+            let counts: Vec<u64> = self.bins.iter().map(taken).collect();
+            if non_finite == 0 && counts.iter().all(|count| *count == 0) {
+                return None;
+            }
+            let (sum, sum_of_squares) = (bits_of(&self.sum, 0.0), bits_of(&self.sum_of_squares, 0.0));
+            let (min, max) = (bits_of(&self.min, f64::INFINITY), bits_of(&self.max, f64::NEG_INFINITY));
+            let histogram = bounded(bounds, counts, min, max, sum, sum_of_squares);
+            let extremes = (min <= max).then_some((min, max));
+            return Some(Taken { histogram: histogram.with_non_finite(non_finite), extremes });
+        }
         let mut push = |lower: f64, upper: f64, count: u64| {
             if count > 0 {
                 filled.push((lower, upper, count));
@@ -208,7 +232,8 @@ impl HistogramCell {
         }
         let (sum, sum_of_squares) = (bits_of(&self.sum, 0.0), bits_of(&self.sum_of_squares, 0.0));
         let (min, max) = (bits_of(&self.min, f64::INFINITY), bits_of(&self.max, f64::NEG_INFINITY));
-        Some(histogram(&filled, min, max, sum, sum_of_squares).with_non_finite(non_finite))
+        let histogram = histogram(&filled, min, max, sum, sum_of_squares).with_non_finite(non_finite);
+        Some(Taken { histogram, extremes: None })
     }
 
     fn add(&self, value: f64, count: u64) {
@@ -216,7 +241,10 @@ impl HistogramCell {
             self.non_finite.fetch_add(count, Ordering::Relaxed);
             return;
         }
-        let cell = if value < 0.0 {
+        let cell = if let Some(bounds) = &self.bounds {
+            let bin = bounds.partition_point(|bound| *bound <= value);
+            self.bins.get(bin).unwrap_or(&self.large)
+        } else if value < 0.0 {
             &self.negative
         } else if value < SMALLEST {
             &self.small
@@ -251,6 +279,17 @@ fn histogram(filled: &[(f64, f64, u64)], min: f64, max: f64, sum: f64, sum_of_sq
         edges.push(upper.min(max));
         counts.push(*count);
     }
+    Histogram::from_counts(edges, counts, sum, sum_of_squares).unwrap_or_default()
+}
+
+/// Makes a histogram whose inner edges are the bounds, also where a bin has no number. The outer ones are the smallest and the largest number,
+/// or next to the outer bounds where no number is beyond them.
+fn bounded(bounds: &[f64], counts: Vec<u64>, min: f64, max: f64, sum: f64, sum_of_squares: f64) -> Histogram {
+    let (Some(first), Some(last)) = (bounds.first(), bounds.last()) else { return Histogram::default() };
+    let mut edges = vec![min.min(*first)];
+    edges.extend_from_slice(bounds);
+    // Not equal to the bound, so that this stays one: see the sums of `forebay-otlp`.
+    edges.push(max.max(last.next_up()).min(f64::MAX));
     Histogram::from_counts(edges, counts, sum, sum_of_squares).unwrap_or_default()
 }
 
@@ -324,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_histogram_has_every_number_and_its_smallest_and_largest() {
-        let cell = HistogramCell::default();
+        let cell = HistogramCell::new(None);
         assert!(cell.take().is_none());
         let numbers = [0.5, 0.5, 3.0, -2.0, -7.0, 0.0, 1e-30, 1e30, f64::MAX, 0.51, f64::MIN_POSITIVE];
         numbers.iter().for_each(|number| cell.record(*number));
@@ -332,18 +371,38 @@ mod tests {
         cell.record_many(1.0, 0);
         cell.record(f64::NAN);
         cell.record(f64::NEG_INFINITY);
-        let histogram = cell.take().unwrap();
+        let histogram = cell.take().unwrap().histogram;
         assert_eq!((histogram.count(), histogram.non_finite()), (1011, 2));
         assert_eq!((histogram.min(), histogram.max()), (-7.0, f64::MAX));
         assert!(histogram.edges().is_sorted());
         assert!(cell.take().is_none(), "they were taken");
 
         cell.record_many(0.25, 4);
-        let histogram = cell.take().unwrap();
+        let histogram = cell.take().unwrap().histogram;
         assert_eq!((histogram.min(), histogram.max(), histogram.count()), (0.25, 0.25, 4));
         assert_eq!((histogram.sum(), histogram.sum_of_squares()), (1.0, 0.25));
         cell.record(f64::INFINITY);
-        let histogram = cell.take().unwrap();
+        let histogram = cell.take().unwrap().histogram;
         assert_eq!((histogram.count(), histogram.non_finite()), (0, 1));
+    }
+
+    #[test]
+    fn chosen_bounds_are_in_every_sample() {
+        let cell = HistogramCell::new(Some([0.1, 0.5, 1.0].into()));
+        assert!(cell.take().is_none());
+        for (numbers, counts, extremes) in [
+            (&[0.2, 0.3][..], [0, 2, 0, 0], (0.2, 0.3)),
+            (&[0.05, 0.1, 7.0, 1.0], [1, 1, 0, 2], (0.05, 7.0)),
+            (&[-f64::MAX, f64::MAX], [1, 0, 0, 1], (-f64::MAX, f64::MAX)),
+        ] {
+            numbers.iter().for_each(|number| cell.record(*number));
+            let Taken { histogram, extremes: seen } = cell.take().unwrap();
+            assert_eq!((histogram.counts(), seen), (&counts[..], Some(extremes)));
+            assert_eq!(histogram.edges()[1..4], [0.1, 0.5, 1.0]);
+            assert!(histogram.edges().is_sorted() && histogram.max() > 1.0, "{:?}", histogram.edges());
+        }
+        cell.record(f64::NAN);
+        let Taken { histogram, extremes } = cell.take().unwrap();
+        assert_eq!((histogram.count(), histogram.non_finite(), extremes), (0, 1, None));
     }
 }

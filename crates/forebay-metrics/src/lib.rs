@@ -7,7 +7,7 @@
 //! |---|---|
 //! | counter | its name with the total, if that has changed. A counter that nobody has incremented yet is sampled once, as 0 |
 //! | gauge | its name with the number, if that has changed |
-//! | histogram | its name with a [`Histogram`](forebay::Histogram) of the numbers since the last sample, if there were any. A bin is as wide as an eighth of its lower edge at most. Only bins with numbers are in it, between the smallest and the largest number: two samples have other edges, and to add them up takes a merge of edges |
+//! | histogram | its name with a [`Histogram`](forebay::Histogram) of the numbers since the last sample, if there were any. A bin is as wide as an eighth of its lower edge at most. Only bins with numbers are in it, between the smallest and the largest number: two samples have other edges, and to add them up takes a merge of edges. With [`Builder::histogram_bounds`], all samples have the same |
 //! | label | metadata of its name; `label.NAME` where the name begins with `metric.` or an earlier label has it |
 //! | unit | metadata `metric.unit`, as a code of UCUM: `s`, `By`, `1` |
 //! | description | one record `metrics.described`, with the fields `name`, `kind`, `unit` and `description` |
@@ -29,8 +29,8 @@
 //!   Handles for more series do nothing; how often is counted, and is an event of its own.
 //! * A sample that the collector does not take is taken again at the next interval, except for histograms. Where the collector has evicted events
 //!   since the last sample, which may have been of it, the next one has all counters, gauges and descriptions, changed or not.
-//! * A sample is a burst of one event for each series that has changed. The queue should have space for it beside the events of the program, which
-//!   it evicts otherwise: 10,000 series are 10,000 events.
+//! * A sample has one event for each series that has changed: of 10,000 series, 10,000 events. It fills a quarter of the queue at once, and waits
+//!   until that is delivered before it goes on: a second at most in all. Where sinks are slower, events are evicted, or as the collector has it.
 //! * In a forked child, nothing hangs and nothing is collected: the collector is the parent's.
 
 // From the bottom up: a module imports only from those that stand before it.

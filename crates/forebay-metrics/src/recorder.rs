@@ -1,18 +1,48 @@
 //! `MetricsRecorder`: the recorder of the facade, and the samples of its series.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use forebay::{Collector, Event, Name, Record, Value};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
-use crate::cells::{CounterCell, GaugeCell, HistogramCell};
+use crate::cells::{Bounds, CounterCell, GaugeCell, HistogramCell, Taken};
 use crate::registry::{Bound, Registry};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
 /// Most bytes of a name with its labels, and of a description.
 const MAX_SERIES_BYTES: usize = 4 << 10;
+
+/// Part of the queue that a sample fills before it waits until that is delivered.
+const BURST: usize = 4;
+
+/// Longest that a sample waits for space in all.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// Bounds of histograms, as the program has chosen them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ChosenBounds {
+    /// Those of a name.
+    pub(crate) by_name: HashMap<String, Bounds>,
+    pub(crate) of_others: Option<Bounds>,
+}
+
+impl ChosenBounds {
+    /// Returns the bounds that are not finite or do not ascend, if any.
+    pub(crate) fn wrong(&self) -> Option<&Bounds> {
+        let is_right = |bounds: &Bounds| {
+            let ascends = bounds.windows(2).all(|two| two.first() < two.last());
+            !bounds.is_empty() && ascends && bounds.iter().all(|bound| bound.is_finite())
+        };
+        self.by_name.values().chain(&self.of_others).find(|bounds| !is_right(bounds))
+    }
+
+    fn of(&self, name: &str) -> Option<Bounds> {
+        self.by_name.get(name).or(self.of_others.as_ref()).cloned()
+    }
+}
 
 /// Kind of a metric. A name may be of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +83,7 @@ pub(crate) struct Shared {
     counters: Registry<Key, Series<CounterCell>>,
     gauges: Registry<Key, Series<GaugeCell>>,
     histograms: Registry<Key, Series<HistogramCell>>,
+    bounds: ChosenBounds,
     descriptions: Registry<(Kind, KeyName), Description>,
     /// Series of all kinds.
     series: Bound,
@@ -77,6 +108,10 @@ struct Handle {
     collect: Box<dyn Fn(Record) -> bool + Send + Sync>,
     /// Returns how many events it has evicted.
     evicted: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Waits until what was collected is delivered, or for that long.
+    make_space: Box<dyn Fn(Duration) + Send + Sync>,
+    /// Number of records after which space is made.
+    burst: u64,
 }
 
 /// Recorder for the [`metrics`] facade: it keeps counters, gauges and histograms in atomic numbers, and a [`Sampler`](crate::Sampler)
@@ -88,11 +123,19 @@ struct Handle {
 pub struct MetricsRecorder(Arc<Shared>);
 
 impl MetricsRecorder {
-    pub(crate) fn new<E: Event + From<Record>>(collector: &Collector<E>, max_series: usize) -> Self {
+    pub(crate) fn new<E: Event + From<Record>>(
+        collector: &Collector<E>,
+        max_series: usize,
+        bounds: ChosenBounds,
+    ) -> Self {
         let begun = Record::new("").unix_nanos();
+        let burst = (collector.config().capacity / BURST).max(1) as u64;
         let collector = collector.clone();
-        let asked = collector.clone();
+        let (asked, flushed) = (collector.clone(), collector.clone());
         let handle = Handle {
+            // What went wrong is in the statistics of the collector.
+            make_space: Box::new(move |timeout| _ = flushed.flush_timeout(timeout)),
+            burst,
             collect: Box::new(move |record| collector.collect(record).is_queued()),
             evicted: Box::new(move || asked.stats().evicted),
         };
@@ -100,6 +143,7 @@ impl MetricsRecorder {
             counters: Registry::new(),
             gauges: Registry::new(),
             histograms: Registry::new(),
+            bounds,
             descriptions: Registry::new(),
             series: Bound::new(max_series),
             described: Bound::new(max_series),
@@ -130,6 +174,8 @@ impl MetricsRecorder {
 
     /// Collects what has changed since the last sample. Returns the number of records that the collector took: 0 as well where another thread is
     /// just sampling, and once the [`Sampler`](crate::Sampler) has ended.
+    ///
+    /// Each time that it has filled a quarter of the queue, it waits until that is delivered, for a second at most in all.
     pub fn sample(&self) -> u64 {
         // Acquire and Release: a sample sees what the one before it has marked.
         if self.0.is_sampling.swap(true, Ordering::Acquire) {
@@ -139,7 +185,12 @@ impl MetricsRecorder {
         self.0.sample()
     }
 
-    fn register<C: Default>(&self, key: &Key, among: &Registry<Key, Series<C>>) -> Option<Arc<Series<C>>> {
+    fn register<C>(
+        &self,
+        key: &Key,
+        among: &Registry<Key, Series<C>>,
+        cell: impl FnOnce() -> C,
+    ) -> Option<Arc<Series<C>>> {
         let bytes = key.labels().map(|label| label.key().len() + label.value().len()).sum::<usize>();
         let make = || {
             let mut labels: Vec<(Name, Value)> = Vec::new();
@@ -151,7 +202,7 @@ impl MetricsRecorder {
                 }
                 labels.push((Name::from(name), label.value().into()));
             }
-            Series { name: Name::from(key.name().to_owned()), labels, cell: C::default() }
+            Series { name: Name::from(key.name().to_owned()), labels, cell: cell() }
         };
         let is_allowed = key.name().len().saturating_add(bytes) <= MAX_SERIES_BYTES;
         let series = is_allowed.then(|| among.get_or_add(key, &self.0.series, make)).flatten();
@@ -193,9 +244,16 @@ impl Shared {
         // The time of all records: the next sample begins where this one ends.
         let now = Record::new("").unix_nanos();
         let mut taken = 0;
+        let begun = Instant::now();
         let mut collect = |record| {
             let is_taken = (to.collect)(record);
             taken += u64::from(is_taken);
+            if is_taken && taken % to.burst == 0 {
+                let left = MAX_WAIT.saturating_sub(begun.elapsed());
+                if !left.is_zero() {
+                    (to.make_space)(left);
+                }
+            }
             is_taken
         };
         self.descriptions.for_each(|(kind, name), description| {
@@ -233,8 +291,11 @@ impl Shared {
         let since = self.sampled.swap(now, Ordering::Relaxed);
         let since = i64::try_from(since).unwrap_or(i64::MAX);
         self.histograms.for_each(|_, series| {
-            if let Some(histogram) = series.cell.take() {
-                let record = self.record(series, now, Kind::Histogram, histogram.into());
+            if let Some(Taken { histogram, extremes }) = series.cell.take() {
+                let mut record = self.record(series, now, Kind::Histogram, histogram.into());
+                if let Some((min, max)) = extremes {
+                    record = record.with_metadata("metric.min", min).with_metadata("metric.max", max);
+                }
                 _ = collect(record.with_metadata("metric.since", since));
             }
         });
@@ -294,15 +355,17 @@ impl Recorder for MetricsRecorder {
     }
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        self.register(key, &self.0.counters).map_or_else(Counter::noop, Counter::from_arc)
+        self.register(key, &self.0.counters, CounterCell::default)
+            .map_or_else(Counter::noop, Counter::from_arc)
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        self.register(key, &self.0.gauges).map_or_else(Gauge::noop, Gauge::from_arc)
+        self.register(key, &self.0.gauges, GaugeCell::default).map_or_else(Gauge::noop, Gauge::from_arc)
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        self.register(key, &self.0.histograms).map_or_else(Histogram::noop, Histogram::from_arc)
+        let cell = || HistogramCell::new(self.0.bounds.of(key.name()));
+        self.register(key, &self.0.histograms, cell).map_or_else(Histogram::noop, Histogram::from_arc)
     }
 }
 

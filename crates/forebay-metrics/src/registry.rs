@@ -46,7 +46,7 @@ impl Bound {
     }
 }
 
-impl<K: Eq + Hash + Clone, V: Default> Registry<K, V> {
+impl<K: Eq + Hash + Clone, V> Registry<K, V> {
     pub(crate) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),

@@ -9,6 +9,8 @@ use crate::wire::Wire;
 pub(crate) const KIND: &str = "metric.kind";
 pub(crate) const UNIT: &str = "metric.unit";
 pub(crate) const SINCE: &str = "metric.since";
+pub(crate) const MIN: &str = "metric.min";
+pub(crate) const MAX: &str = "metric.max";
 
 /// Appends a `KeyValue`.
 pub(crate) fn put(out: &mut Vec<u8>, field: u8, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
@@ -129,9 +131,8 @@ pub(crate) fn of_record(out: &mut Vec<u8>, field: u8, record: &Record, fields: O
         put_text(out, field, "forebay.encoded", encoded.message());
     }
     let Some(extra) = record.extra() else { return };
-    for (name, value) in
-        extra.metadata.iter().filter(|(name, _)| ![KIND, UNIT, SINCE].contains(&name.as_str()))
-    {
+    let is_attribute = |name: &str| ![KIND, UNIT, SINCE, MIN, MAX].contains(&name);
+    for (name, value) in extra.metadata.iter().filter(|(name, _)| is_attribute(name)) {
         let is_taken = is_ours(name) || fields.is_some_and(|fields| fields.get(name).is_some());
         let key = if is_taken { format!("forebay.metadata.{name}") } else { name.to_string() };
         put(out, field, &key, |out| any_value(out, value));

@@ -121,7 +121,7 @@ fn point(out: &mut Vec<u8>, record: &Record, since: Option<u64>) {
             if value.non_finite() > 0 {
                 attributes::put_integer(out, 9, "forebay.non_finite", saturated(value.non_finite()));
             }
-            histogram(out, value);
+            histogram(out, value, record);
         }
         Value::Integer(value) => {
             out.fixed64(6, *value as u64);
@@ -134,9 +134,9 @@ fn point(out: &mut Vec<u8>, record: &Record, since: Option<u64>) {
     }
 }
 
-/// Appends counts and bounds. Our first and last edge are `min` and `max`, and those between are the bounds. Edges that are equal have
-/// one bound, since bounds ascend.
-fn histogram(out: &mut Vec<u8>, value: &Histogram) {
+/// Appends counts and bounds. Our first and last edge are `min` and `max`, unless metadata says otherwise, and those between are the bounds.
+/// Edges that are equal have one bound, since bounds ascend.
+fn histogram(out: &mut Vec<u8>, value: &Histogram, record: &Record) {
     out.fixed64(4, value.count());
     out.fixed64(5, value.sum().to_bits());
     let (mut bounds, mut counts) = (Vec::new(), Vec::new());
@@ -159,6 +159,7 @@ fn histogram(out: &mut Vec<u8>, value: &Histogram) {
     }
     out.message(6, |out| counts.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes())));
     out.message(7, |out| bounds.iter().for_each(|bound| out.extend_from_slice(&bound.to_le_bytes())));
-    out.fixed64(11, value.min().to_bits());
-    out.fixed64(12, value.max().to_bits());
+    let said = |name| record.extra()?.metadata.get(name)?.as_f64();
+    out.fixed64(11, said(attributes::MIN).unwrap_or(value.min()).to_bits());
+    out.fixed64(12, said(attributes::MAX).unwrap_or(value.max()).to_bits());
 }

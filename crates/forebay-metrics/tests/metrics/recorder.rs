@@ -405,3 +405,50 @@ fn statistics_of_a_collector_that_are_published_become_events() {
         .find(|event| event.name() == "forebay_events_total" && text(event, "fate") == Some("processed"));
     assert_eq!(processed.unwrap().value(), &Value::Integer(1));
 }
+
+#[test]
+fn a_sample_of_more_series_than_the_queue_holds_evicts_nothing() {
+    const SERIES: u64 = 400;
+    let memory = MemorySink::new();
+    let collector = Collector::builder().capacity(64).flush(HOURLY).sink(memory.clone()).start().unwrap();
+    let (recorder, sampler) = Builder::new().interval(HOUR).start(&collector).unwrap();
+    with_local_recorder(&recorder, || {
+        (0..SERIES).for_each(|number| counter!("requests", "user" => number.to_string()).increment(1));
+    });
+    assert_eq!(sampler.sample(), SERIES);
+    sampler.stop();
+    collector.flush().unwrap();
+    let stats = law(&collector, SERIES);
+    assert_eq!((stats.evicted, memory.len() as u64), (0, SERIES));
+}
+
+#[test]
+fn histograms_of_chosen_bounds_can_be_added_up() {
+    let scene =
+        scene(|builder| builder.histogram_bounds([0.1, 1.0]).histogram_bounds_of("bytes", [1e3, 1e6, 1e9]));
+    for number in [0.05, 0.5, 5.0] {
+        scene.within(|| {
+            histogram!("seconds").record(number);
+            histogram!("bytes").record(number * 1e4);
+        });
+        for record in scene.sample() {
+            let Value::Histogram(histogram) = record.value() else { panic!("{record:?}") };
+            let (bounds, number) = if record.name() == "bytes" {
+                (&[1e3, 1e6, 1e9][..], number * 1e4)
+            } else {
+                (&[0.1, 1.0][..], number)
+            };
+            let edges = histogram.edges();
+            assert_eq!((&edges[1..edges.len() - 1], histogram.count()), (bounds, 1));
+            let extremes =
+                ["metric.min", "metric.max"].map(|name| metadata(&record, name).and_then(Value::as_f64));
+            assert_eq!(extremes, [Some(number); 2]);
+        }
+    }
+    law(&scene.collector, 6);
+    for wrong in [&[][..], &[1.0, 1.0], &[2.0, 1.0], &[f64::NAN], &[0.0, f64::INFINITY]] {
+        let error =
+            Builder::new().histogram_bounds(wrong.iter().copied()).start(&scene.collector).unwrap_err();
+        assert!(matches!(&error, InstallError::Bounds(bounds) if bounds.len() == wrong.len()), "{error}");
+    }
+}

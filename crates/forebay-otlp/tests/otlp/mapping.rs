@@ -318,6 +318,9 @@ fn ids_of_a_trace_are_ids() {
 fn numbers_are_points_of_gauges_and_sums_and_histograms_have_bounds() {
     let time = UNIX_EPOCH + Duration::from_secs(2_000_000_000);
     let histogram = Histogram::from_counts(vec![-1.0, 0.0, 0.0, 5.0], vec![1, 2, 4], 7.5, 9.0).unwrap();
+    // As forebay-metrics makes it of two numbers and chosen bounds.
+    let chosen =
+        Histogram::from_counts(vec![0.1, 0.1, 1.0, 1.0_f64.next_up()], vec![0, 2, 0], 0.5, 0.13).unwrap();
     let counter = Record::integer("requests", 9)
         .with_metadata("metric.kind", "counter")
         .with_metadata("metric.unit", "1")
@@ -332,12 +335,13 @@ fn numbers_are_points_of_gauges_and_sums_and_histograms_have_bounds() {
         Record::histogram("weights", histogram),
         Record::histogram("empty", Histogram::default()),
         Record::scalar("nan", f64::NAN),
+        Record::histogram("chosen", chosen).with_metadata("metric.min", 0.2).with_metadata("metric.max", 0.3),
     ];
     records.iter_mut().for_each(|record| *record = record.clone().with_time(time));
     let metrics = sent_as_metrics(records, |builder| builder.sums("tokens.total"));
     let names: Vec<_> = metrics.iter().map(|metric| (metric.name.as_str(), metric.unit.as_str())).collect();
-    let expected =
-        [("loss", ""), ("tokens.total", ""), ("requests", "1"), ("weights", ""), ("empty", ""), ("nan", "")];
+    let expected = ["loss", "tokens.total", "requests", "weights", "empty", "nan", "chosen"]
+        .map(|name| (name, if name == "requests" { "1" } else { "" }));
     assert_eq!(names, expected, "points of one metric are together");
 
     let Some(Data::Gauge(loss)) = &metrics[0].data else { panic!("{:?}", metrics[0]) };
@@ -376,6 +380,11 @@ fn numbers_are_points_of_gauges_and_sums_and_histograms_have_bounds() {
     let Some(Data::Histogram(empty)) = &metrics[4].data else { panic!("{:?}", metrics[4]) };
     let point = &empty.data_points[0];
     assert_eq!((point.count, point.bucket_counts.len(), point.min), (0, 0, None));
+
+    let Some(Data::Histogram(chosen)) = &metrics[6].data else { panic!("{:?}", metrics[6]) };
+    let point = &chosen.data_points[0];
+    assert_eq!((&point.explicit_bounds[..], &point.bucket_counts[..]), (&[0.1, 1.0][..], &[0, 2, 0][..]));
+    assert_eq!((point.min, point.max, point.attributes.len()), (Some(0.2), Some(0.3), 0));
 }
 
 #[test]
