@@ -12,6 +12,7 @@ mod fork;
 mod guards;
 mod lines;
 mod load;
+mod mocks;
 mod parity;
 mod spans;
 #[path = "../../../../tests/support/mod.rs"]
