@@ -36,6 +36,8 @@ pub struct NatsHistory {
     subject: String,
     root: Option<Vec<u8>>,
     #[cfg(feature = "nkeys")]
+    nkey: Option<String>,
+    #[cfg(feature = "nkeys")]
     credentials: Option<String>,
 }
 
@@ -52,6 +54,8 @@ impl NatsHistory {
             subject: subject.into(),
             root: None,
             #[cfg(feature = "nkeys")]
+            nkey: None,
+            #[cfg(feature = "nkeys")]
             credentials: None,
         })
     }
@@ -65,6 +69,13 @@ impl NatsHistory {
         self.root = Some(pem.into());
         self.reader()?;
         Ok(self)
+    }
+
+    /// Logs in by an nkey, whose seed this is.
+    #[cfg(feature = "nkeys")]
+    pub fn nkey(mut self, seed: impl Into<String>) -> Self {
+        self.nkey = Some(seed.into());
+        self
     }
 
     /// Logs in by credentials: what is in a file `.creds`.
@@ -88,6 +99,10 @@ impl NatsHistory {
         let mut reader = NatsReader::open(&self.url, self.subject.clone())?;
         if let Some(root) = &self.root {
             reader.server.trust(root)?;
+        }
+        #[cfg(feature = "nkeys")]
+        if let Some(seed) = &self.nkey {
+            reader.server.nkey(seed.clone());
         }
         #[cfg(feature = "nkeys")]
         if let Some(credentials) = &self.credentials {

@@ -135,9 +135,7 @@ fn an_answer_that_is_lost_doubles_nothing() {
         ("parts", |sink| sink.max_message_bytes(200)),
     ];
     // Within the window of duplicates, and without one; with several messages at once, and one after the other.
-    for (window, is_atomic, kinds) in
-        [("short", true, &kinds[..]), ("short", false, &kinds), ("long", true, &kinds[..1])]
-    {
+    for (window, is_atomic) in [("short", true), ("short", false), ("long", true), ("long", false)] {
         for (kind, make) in kinds {
             let subject = format!("forebay.{kind}.{window}.{is_atomic}");
             server.ask("STREAM.DELETE.forebay", &json!({}));

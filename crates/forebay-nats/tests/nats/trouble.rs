@@ -77,6 +77,31 @@ fn a_wrong_password_fails_for_good_and_is_not_shown() {
     }
 }
 
+/// A pair of the documentation of NATS: the public key, and the seed.
+#[cfg(feature = "nkeys")]
+const NKEY: [&str; 2] = [
+    "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4",
+    "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY",
+];
+
+#[cfg(feature = "nkeys")]
+#[test]
+fn an_nkey_logs_in_and_what_is_none_fails_for_good_and_is_not_shown() {
+    let lines = format!("authorization {{ users = [{{ nkey: {} }}] }}", NKEY[0]);
+    let Some(server) = NatsServer::with_config(&lines) else { return };
+    let sink = || NatsSink::open(&server.url()).unwrap().subject("forebay.s");
+    sink().nkey(NKEY[1]).write_batch(&batches(3, 3)[0]).unwrap();
+    let history = NatsHistory::open(&server.url(), "forebay.s").unwrap().nkey(NKEY[1]);
+    assert_eq!(history.account().unwrap().events, 3);
+    for mut sink in [sink(), sink().nkey("SUSECRET")] {
+        let error = refusal(&mut sink);
+        assert!(!error.is_transient(), "{error}");
+        assert!(!format!("{error} {error:?} {sink:?}").contains("SUSECRET"), "{error}");
+    }
+    let error = sink().credentials("SUSECRET").unwrap_err().to_string();
+    assert!(error.contains("a JWT and a seed") && !error.contains("SUSECRET"), "{error}");
+}
+
 #[test]
 fn a_user_who_may_not_write_is_refused_for_good_in_the_words_of_the_server() {
     let lines = r#"authorization { users = [{ user: u, password: p, permissions: {
