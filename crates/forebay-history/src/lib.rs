@@ -12,6 +12,8 @@
 //!
 //! A history can be queried while a run goes on and writes. It also answers with tables: the last record of each name, aggregates of
 //! windows of steps or of time, a row for each step; and [`merge`] puts the records of several ranks in order.
+//! [`reduce_ranks`] and [`RankReducer`] make one of the ranks of a job, step by step, and say which of them vanished, came late or kept the others
+//! waiting.
 //!
 //! ```
 //! use forebay_history::{EventQuery, History, Recent};
@@ -44,6 +46,7 @@ mod lineage;
 mod lines;
 mod merge;
 mod query;
+mod ranks;
 mod recent;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 mod run;
@@ -62,6 +65,10 @@ pub use forebay::run::{RunEnd, RunInfo, RunStatus};
 pub use json_lines::{JsonLinesHistory, JsonLinesReader};
 pub use merge::{MergeOrder, Merged, Straggler, merge, stragglers};
 pub use query::{EventQuery, History, HistoryError, Records};
+pub use ranks::{
+    ClockOffset, RankAccount, RankInfo, RankReducer, RankStatus, RankStep, RankSteps, Reduced, Slowest,
+    reduce_ranks,
+};
 pub use recent::Recent;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 pub use run::{Format, Other, RecordFollower, Run, find_runs, open};

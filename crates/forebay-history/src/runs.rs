@@ -202,7 +202,7 @@ fn seconds_between(one: SystemTime, other: SystemTime) -> i64 {
 ///
 /// Without `run_id`, its `generation` is a field of its own: an event that was made by hand may count the generations of something
 /// else.
-fn is_of(record: &Record, run: &RunInfo) -> bool {
+pub(crate) fn is_of(record: &Record, run: &RunInfo) -> bool {
     let fields = record.value().as_fields().filter(|_| Event::name(record).starts_with("training."));
     let of = |name| fields.and_then(|fields| fields.get(name));
     let Some(run_id) = of("run_id").and_then(Value::as_str) else { return true };

@@ -29,7 +29,7 @@ pub struct TooLarge {
 }
 
 /// Gives the numbers of a record to `take`, as curves show them: each with its name and step.
-fn numbers(record: &Record, take: &mut dyn FnMut(&str, f64, Option<i64>)) {
+pub(crate) fn numbers(record: &Record, take: &mut dyn FnMut(&str, f64, Option<i64>)) {
     values(record, &mut |name, value, step| {
         if let Some(number) = number_of(value) {
             take(name, number, step);

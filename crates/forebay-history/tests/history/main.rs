@@ -3,6 +3,7 @@
 
 mod following;
 mod query;
+mod ranks;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 mod tables;
