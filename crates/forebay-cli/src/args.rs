@@ -20,6 +20,7 @@ Examples:
   forebay compare runs/a runs/b       how their settings and values differ
   forebay tail -f runs/a              what comes, as it comes
   forebay query runs/a -n 'eval.*'    what it wrote under these names
+  forebay merge runs/job              the ranks of a job as one, and who kept the others waiting
   forebay top                         all curves in the terminal, live (h: help, q: end)
   forebay plot loss --log             its curves, in the terminal
   forebay report runs -o report.html  a page to look at, or to send
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Query(Query),
     /// Print events in the order in which they were written.
     Tail(Tail),
+    /// Reduce the ranks of a job, step by step, and name those that vanished, came late, began again or were slow.
+    Merge(Merge),
     /// Show all curves in the terminal, live.
     Top(Top),
     /// Draw one chart, in the terminal or as an image.
@@ -240,6 +243,63 @@ pub(crate) struct Query {
     /// Ask the database of a run in SQL. Nothing can be changed by it.
     #[arg(long, value_name = "SQL", conflicts_with_all = ["name", "steps", "since", "before", "source", "correlation", "run", "generation", "current", "limit", "newest", "last", "per", "pivot", "merge", "stragglers"])]
     pub(crate) sql: Option<String>,
+    /// Print a JSON object for each row: the same as --shape json.
+    #[arg(long, conflicts_with_all = ["shape", "csv"])]
+    pub(crate) json: bool,
+    /// Print CSV: the same as --shape csv.
+    #[arg(long, conflicts_with = "shape")]
+    pub(crate) csv: bool,
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value_t = Shape::Table)]
+    pub(crate) shape: Shape,
+}
+
+const MERGES: &str = "\
+Examples:
+  forebay merge runs/job                             mean, lowest, highest and sum over the ranks, of each step
+  forebay merge runs/job -n loss --reduce mean --csv
+  forebay merge runs/job --pivot --reduce mean       a row for each step, a column for each name
+  forebay merge runs/job --ranks --timer step_time   who was last, how often, and by how much
+  forebay merge runs/job --trace job.json            steps and spans, for https://ui.perfetto.dev
+  forebay merge -f redis://host/job:0 redis://host/job:1
+
+A step is complete when every rank has begun a later one. Ranks that vanished, came late or began again, and clocks that
+are wrong, are named on standard error.";
+
+#[derive(Debug, Group)]
+#[command(after_help = MERGES)]
+pub(crate) struct Merge {
+    /// The ranks: folders of runs, or folders that have such in them; also patterns; streams, `redis://HOST/STREAM`.
+    #[arg(default_value = "runs")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Numbers of events of these names (a pattern such as `train.*`).
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) name: Option<String>,
+    /// Steps: FIRST..END (without END), FIRST.., ..END, or one.
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) steps: Option<String>,
+    /// Print this alone of the numbers of all ranks.
+    #[arg(long, value_enum)]
+    pub(crate) reduce: Option<Reduction>,
+    /// A row for each step, and a column for each name; the mean unless --reduce says otherwise.
+    #[arg(long, conflicts_with = "ranks")]
+    pub(crate) pivot: bool,
+    /// A row for each rank in the place of the steps: how it stands, and how far it was behind the fastest.
+    #[arg(long, conflicts_with = "reduce")]
+    pub(crate) ranks: bool,
+    /// Take numbers of these names (a pattern) as the seconds that a rank took for a step. By default, that is the time since its step
+    /// before, by its own clock.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) timer: Option<String>,
+    /// A rank has vanished when it stands still while the others go on by more steps than that: 10, or 100 with --follow.
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) max_lag: Option<u64>,
+    /// Print steps as they are complete, and again where a late or a restarted rank changes them, until all ranks have reported their end.
+    #[arg(long, short, conflicts_with_all = ["ranks", "pivot", "trace"])]
+    pub(crate) follow: bool,
+    /// Write steps and spans of all ranks to a file, for Perfetto or chrome://tracing: what has a duration, and timers (--timer).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ranks", "pivot", "reduce", "csv", "shape"])]
+    pub(crate) trace: Option<PathBuf>,
     /// Print a JSON object for each row: the same as --shape json.
     #[arg(long, conflicts_with_all = ["shape", "csv"])]
     pub(crate) json: bool,

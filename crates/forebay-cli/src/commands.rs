@@ -5,6 +5,7 @@ pub(crate) mod compare;
 pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod merge;
 pub(crate) mod plot;
 pub(crate) mod query;
 pub(crate) mod report;

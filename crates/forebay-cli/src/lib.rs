@@ -61,6 +61,7 @@ fn run(command: Command, out: &mut Out) -> Result<u8, Error> {
         Command::Best(asked) => commands::best::run(&asked, out),
         Command::Compare(asked) => commands::compare::run(&asked, out),
         Command::Query(asked) => commands::query::run(&asked, out),
+        Command::Merge(asked) => commands::merge::run(&asked, out),
         Command::Top(asked) => commands::top::run(&asked, out),
         Command::Plot(asked) => commands::plot::run(&asked, out),
         Command::Export(asked) => commands::export::run(&asked, out),

@@ -352,7 +352,7 @@ fn pivot(runs: &Runs<'_>, shape: Shape, out: &mut Out) -> Result<u8, Error> {
 }
 
 /// Says how many numbers are in no row, since they have no step.
-fn note_left_out(numbers: u64) {
+pub(crate) fn note_left_out(numbers: u64) {
     if numbers > 0 {
         note(&format!("{} left out: without a step", count(numbers, "number")));
     }
@@ -390,7 +390,7 @@ fn print(record: &Record, run: Option<&str>, rows: &mut Rows<'_>) -> Result<(), 
 
 /// Rows on their way out. Those of a table wait for its end, since its columns are as wide as the widest of their cells. The head comes with
 /// the first row, or at the end: of an answer that is an error from the begin, nothing is printed.
-struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     head: Vec<String>,
     shape: Shape,
     waiting: Vec<Vec<String>>,
@@ -402,7 +402,7 @@ struct Rows<'a> {
 const MAX_ROWS: usize = 10_000;
 
 /// Field of a row.
-enum Field {
+pub(crate) enum Field {
     None,
     Text(String),
     Count(u64),
@@ -451,12 +451,28 @@ fn unique(names: Vec<String>) -> Vec<String> {
 }
 
 impl<'a> Rows<'a> {
-    fn begin(head: Vec<String>, shape: Shape, out: &'a mut Out) -> Self {
+    pub(crate) fn begin(head: Vec<String>, shape: Shape, out: &'a mut Out) -> Self {
         Self { head: unique(head), shape, waiting: Vec::new(), is_empty: true, out }
     }
 
+    /// Sets the head of a table that has no row yet.
+    pub(crate) fn head(&mut self, head: Vec<String>) {
+        self.head = unique(head);
+    }
+
+    /// Prints a line in the place of a row.
+    pub(crate) fn line(&mut self, line: impl Display) -> Result<(), Error> {
+        self.is_empty = false;
+        self.out.line(line)
+    }
+
+    /// Prints what waits for nothing.
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        self.out.flush()
+    }
+
     /// Adds a row, with a cell for each name of the head.
-    fn cells(&mut self, cells: impl Iterator<Item = Field>) -> Result<(), Error> {
+    pub(crate) fn cells(&mut self, cells: impl Iterator<Item = Field>) -> Result<(), Error> {
         if self.shape == Shape::Json {
             let row = self.head.iter().cloned().zip(cells.map(|cell| cell.as_json())).collect();
             return self.json(serde_json::Value::Object(row));
@@ -465,7 +481,7 @@ impl<'a> Rows<'a> {
         self.push(cells.map(|cell| cell.as_text(shape)).collect())
     }
 
-    fn json(&mut self, row: impl Display) -> Result<(), Error> {
+    pub(crate) fn json(&mut self, row: impl Display) -> Result<(), Error> {
         self.is_empty = false;
         self.out.json(row)
     }
@@ -487,7 +503,7 @@ impl<'a> Rows<'a> {
         self.out.table(&head, usize::MAX, std::mem::take(&mut self.waiting))
     }
 
-    fn end(mut self) -> Result<u8, Error> {
+    pub(crate) fn end(mut self) -> Result<u8, Error> {
         if self.is_empty && self.shape == Shape::Csv {
             self.out.csv(&self.head)?;
         }
@@ -552,7 +568,7 @@ fn query_of(asked: &Query) -> Result<EventQuery, Error> {
 }
 
 /// Reads `10..20` (20 is not among them), `10..`, `..20` or `10`.
-fn steps_of(steps: &str) -> Result<(u64, u64), Error> {
+pub(crate) fn steps_of(steps: &str) -> Result<(u64, u64), Error> {
     let wrong =
         || Error::Asked(format!("invalid steps: {steps:?} (expected FIRST..END, FIRST.., ..END or ONE)"));
     let number =

@@ -4,6 +4,7 @@
 #[cfg(feature = "redis")]
 mod broker;
 mod doctor;
+mod merge;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "nats")]
@@ -16,7 +17,6 @@ mod serve;
 #[path = "../../../forebay-redis/tests/redis/server.rs"]
 #[allow(unreachable_pub, dead_code, reason = "shared with the tests of that crate")]
 mod server;
-#[cfg(any(feature = "nats", feature = "redis"))]
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 #[cfg(unix)]
