@@ -637,6 +637,26 @@ fn critical_events_come_first_and_low_ones_are_not_starved() {
 }
 
 #[test]
+fn a_handler_is_called_with_a_burst_of_its_events_once_no_critical_one_waits() {
+    let bus = Bus::builder().workers(1).start().unwrap();
+    let gate = support::Gate::closed();
+    let (own, seen) = (gate.clone(), Seen::default());
+    bus.on("first.one", move |_| own.pass()).unwrap().keep();
+    for topic in ["usual.a", "usual.b"] {
+        let own = seen.clone();
+        bus.on(topic, move |event| own.push(event.name())).unwrap().keep();
+    }
+    bus.emit_with("first.one", (), EmitOptions::new().with_priority(Priority::Critical)).unwrap();
+    gate.await_arrivals(1);
+    (0..3).for_each(|_| ["usual.a", "usual.b"].iter().for_each(|name| _ = bus.emit(*name, ()).unwrap()));
+    let _ = bus.collector().flush().unwrap();
+    gate.open();
+    bus.flush().unwrap();
+    assert_eq!(seen.all(), ["usual.a", "usual.a", "usual.a", "usual.b", "usual.b", "usual.b"]);
+    law(&bus, 7);
+}
+
+#[test]
 fn a_handler_with_a_critical_event_comes_before_all_others() {
     let bus = Bus::builder().workers(1).start().unwrap();
     let gate = support::Gate::closed();

@@ -1172,6 +1172,28 @@ mod with_futures {
             assert_eq!(end.results, 100);
         }
     }
+
+    #[test]
+    fn the_drop_of_a_waker_may_wait_for_the_next_result() {
+        let (gate, calls) = (Gate::closed(), Arc::new(AtomicUsize::new(0)));
+        let (behind, counter) = (gate.clone(), Arc::clone(&calls));
+        let stage = task::from_iter(0..2).strategy(Strategy::Serial).map(move |number| {
+            behind.pass();
+            counter.fetch_add(1, Ordering::SeqCst);
+            *number
+        });
+        let mut results = stage.results().unwrap();
+        // The second call begins once the result of the first one is in the queue.
+        let wait = move || {
+            gate.open();
+            until("a result is queued", || calls.load(Ordering::SeqCst) == 2);
+        };
+        let waker = waker_on_drop(wait);
+        assert!(results.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        assert!(results.poll_next_unpin(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(block_on(results.collect::<Vec<_>>()), [0, 1]);
+    }
 }
 
 // ---- edges ----
