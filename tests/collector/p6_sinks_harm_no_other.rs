@@ -117,6 +117,12 @@ fn sinks_whose_destructors_panic_do_not_reach_whoever_drops_the_collector() {
         drop(collector);
     }
     drop(ticks().sink(Nasty("one")).sink(Nasty("two")).build().unwrap());
+    // Nor one that is refused for its name.
+    let collector = ticks().sink(Nasty("one")).start().unwrap();
+    let error = collector.add_sink(Nasty("one")).unwrap_err();
+    assert_eq!(error, SinkChangeError::DuplicateSink { name: "one".to_owned() });
+    collector.stop().unwrap();
+    law(&collector, 0);
 }
 
 #[test]
