@@ -216,6 +216,26 @@ pub(crate) fn short(text: &str, max: usize) -> String {
     }
 }
 
+/// Returns a text in at most so many columns: a longer one without its middle. Names of ranks and of runs of one program differ at their
+/// ends.
+pub(crate) fn without_middle(text: &str, max: usize) -> String {
+    if width(text) <= max {
+        return text.to_owned();
+    }
+    let fits = |letters: &mut dyn Iterator<Item = char>, mut columns: usize| -> Vec<char> {
+        letters
+            .map_while(|letter| {
+                columns = columns.checked_sub(letter.width().unwrap_or(0))?;
+                Some(letter)
+            })
+            .collect()
+    };
+    let left = max.saturating_sub(1);
+    let begin = fits(&mut text.chars(), left / 2);
+    let end = fits(&mut text.chars().rev(), left - left / 2);
+    begin.into_iter().chain(['…']).chain(end.into_iter().rev()).collect()
+}
+
 /// Returns a number as people read it: six digits.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
@@ -259,6 +279,16 @@ mod tests {
         assert_eq!(short("Traceback\n  a\n\nValueError: no\n", 60), "Traceback … ValueError: no");
         assert_eq!(short(&"x".repeat(100), 10), "xxxxxxxxxx…");
         assert_eq!((short("", 10), short("\n one \n", 10)), (String::new(), "one".to_owned()));
+    }
+
+    #[test]
+    fn a_long_name_has_its_end() {
+        assert_eq!(without_middle("forebay:digits:0", 15), "forebay…igits:0");
+        assert_eq!(without_middle("日本語日本語", 8), "日…本語");
+        assert_eq!(
+            (without_middle("rank-0", 6), without_middle("rank-0", 1)),
+            ("rank-0".to_owned(), "…".to_owned())
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::commands::plot::points_of;
 use crate::commands::runs::{as_json, as_number};
 use crate::error::{Error, FOREIGN};
 use crate::folder::{self, Budget};
-use crate::out::{Out, count, number, width};
+use crate::out::{Out, count, number, width, without_middle};
 use crate::screen::Key;
 
 /// Time between two looks at the files.
@@ -487,7 +487,8 @@ impl View {
                 _ => faint,
             };
             let size = width(status).min(10);
-            grid.text(MARK, top + row, LIST - 1 - MARK - size, &it.name, style);
+            let room = LIST - 1 - MARK - size;
+            grid.text(MARK, top + row, room, &without_middle(&it.name, room), style);
             grid.text(LIST - size, top + row, size, status, colour);
         }
         let Some(it) = self.runs.get(self.chosen) else { return };
